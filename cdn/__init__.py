@@ -1,0 +1,1 @@
+"""What lies on the CDN? Keys, shards, manifest, cache headers; the storefront's own files."""

@@ -1,0 +1,1 @@
+"""When does it run? Schedules and dependencies; no business rule, no SQL."""

@@ -1,0 +1,1 @@
+"""How is it computed? DataFrame in, DataFrame out; kernels/ holds arithmetic without Spark."""

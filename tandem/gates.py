@@ -1,0 +1,34 @@
+"""What a build must reach before any region sees it: `gates.toml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from tandem import config
+
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole of `gates.toml`. Each is checked per region."""
+
+    min_anchors: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Products with at least one bundle."""
+    min_anchor_share_of_current: Ratio = 0.5
+    """Anchors, against the release that is current there."""
+    max_orphan_share: Ratio = 0.0
+    """Bundles with a component that the catalogue does not hold or that is not active."""
+    max_unpriced_share: Ratio = 0.2
+    """Bundles with a component that has no price."""
+    max_below_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Bundles whose discount would take a component below its floor."""
+    max_below_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Bundles that rest on fewer than k customers."""
+
+
+def load(folder: Path | None) -> Gates:
+    """The gates in force: `gates.toml` in `folder`, or Tandem's defaults."""
+    return config.load(config.path_of(folder, "gates.toml"), Gates)

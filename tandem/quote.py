@@ -1,0 +1,113 @@
+"""A quote: an offer signed so that checkout can trust it without asking who made it (HMAC-SHA256, RFC 2104)."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Literal
+
+import msgspec
+
+from tandem.errors import ConfigError
+
+Fault = Literal["malformed", "unknown_key", "altered", "expired", "wrong_region"]
+
+
+class QuotedComponent(msgspec.Struct, frozen=True, array_like=True):
+    sku: str
+    quantity: int
+    offer_price: int
+    """All `quantity` units, minor units."""
+
+
+class Quote(msgspec.Struct, frozen=True, array_like=True):
+    """What is signed: everything checkout needs to charge."""
+
+    key_id: str
+    region: str
+    segment: str
+    release: str
+    bundle_id: str
+    currency: str
+    components: tuple[QuotedComponent, ...]
+    offer_total: int
+    expires_at: int
+    """Seconds since 1970, UTC; the quote holds until and not including this second."""
+    nonce: str
+
+
+class QuoteFault(Exception):
+    """A token that must not be honoured; `fault` says why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault: Fault = fault
+
+
+class Signer:
+    """Signs with the first key, verifies with any, so that keys rotate without a gap."""
+
+    def __init__(self, keys: dict[str, bytes]) -> None:
+        if not keys:
+            raise ConfigError("TANDEM_QUOTE_KEYS names no key; give id:secret")
+        self._keys = keys
+        self.key_id = next(iter(keys))
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(Quote).decode
+
+    @classmethod
+    def from_text(cls, text: str) -> Signer:
+        """Keys from `id:secret,id:secret`. Raises ConfigError for a secret under 16 characters."""
+        keys: dict[str, bytes] = {}
+        for number, part in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
+            key_id, _, secret = part.partition(":")
+            if not key_id or len(secret) < 16:
+                raise ConfigError(f"TANDEM_QUOTE_KEYS: key {number} is not id:secret with 16 or more characters")
+            keys[key_id] = secret.encode()
+        return cls(keys)
+
+    def sign(self, quote: Quote) -> str:
+        """`quote` as a token: base64url(JSON) `.` base64url(MAC). Its `key_id` must be this signer's."""
+        body = urlsafe_b64encode(self._encode(quote)).rstrip(b"=")
+        return f"{body.decode()}.{_base64(self._mac(self._keys[quote.key_id], body))}"
+
+    def verify(self, token: str, *, region: str, now: float) -> Quote:
+        """The quote in `token`. Raises QuoteFault where it is malformed, altered, expired or another region's."""
+        body, dot, mac = token.partition(".")
+        try:
+            quote = self._decode(_bytes(body))
+            given = _bytes(mac)
+        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+            raise QuoteFault("malformed") from error
+        if not dot or _base64(given) != mac:
+            raise QuoteFault("malformed")
+        key = self._keys.get(quote.key_id)
+        if key is None:
+            raise QuoteFault("unknown_key")
+        if not hmac.compare_digest(self._mac(key, body.encode()), given):
+            raise QuoteFault("altered")
+        if quote.region != region:
+            raise QuoteFault("wrong_region")
+        if now >= quote.expires_at:
+            raise QuoteFault("expired")
+        return quote
+
+    @staticmethod
+    def _mac(key: bytes, body: bytes) -> bytes:
+        return hmac.digest(key, body, hashlib.sha256)
+
+
+def nonce() -> str:
+    """96 random bits as 16 characters."""
+    return secrets.token_urlsafe(12)
+
+
+def _base64(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))

@@ -1,0 +1,61 @@
+"""A release: one immutable set of bundles published for one region, its states and its id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Literal
+
+from tandem.errors import TandemError
+
+State = Literal["staged", "sealed", "canary", "current", "backup", "retired", "quarantined"]
+
+NEXT: dict[str, frozenset[str]] = {
+    "": frozenset({"staged"}),
+    "staged": frozenset({"staged", "sealed", "quarantined", "retired"}),
+    "sealed": frozenset({"canary", "quarantined", "retired"}),
+    "canary": frozenset({"current", "quarantined"}),
+    "current": frozenset({"backup", "quarantined"}),
+    "backup": frozenset({"current", "retired", "quarantined"}),
+    "retired": frozenset({"staged"}),
+    "quarantined": frozenset(),
+}
+"""The states a release of one region may go to from each state; the empty state is before the first."""
+
+
+class WrongTransition(TandemError):
+    """A release was asked to go to a state that its present one does not lead to."""
+
+
+def step(release_id: str, before: str, after: State) -> State:
+    """`after`, if `before` leads to it. Raises WrongTransition that names what is allowed."""
+    if after not in NEXT[before]:
+        allowed = ", ".join(sorted(NEXT[before])) or "nothing: build a new release"
+        raise WrongTransition(
+            f"release {release_id} is {before or 'new'} and cannot become {after}; allowed: {allowed}"
+        )
+    return after
+
+
+def release_id(as_of: date, inputs: Mapping[str, int], config_digest: str) -> str:
+    """`YYYYMMDD-` and 12 hexadecimal digits: the same work gives the same id.
+
+    `inputs` maps each fact table to the Delta version that was read.
+    """
+    text = json.dumps([as_of.isoformat(), sorted(inputs.items()), config_digest], separators=(",", ":"))
+    return f"{as_of:%Y%m%d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def entry_digest(key: bytes, value: bytes) -> int:
+    """64 bits over one stored entry; `checksum` adds them up."""
+    return int.from_bytes(hashlib.blake2b(key + b"\0" + value, digest_size=8).digest(), "big")
+
+
+def checksum(digests: Iterable[int]) -> str:
+    """Order-free checksum of a release: the sum of its entries' digests modulo 2^64, as 16 hexadecimal digits.
+
+    A sum, so that partitions add theirs up in any order.
+    """
+    return f"{sum(digests) % 2**64:016x}"

@@ -1,0 +1,58 @@
+"""A segment: a cohort of customers, named by a SQL predicate. `segments.toml` lists them; the first match wins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from tandem import config
+
+EVERYONE = "everyone"
+"""The segment of those whom no predicate matches, and of orders without a customer."""
+ALL = "*"
+"""In the place of a segment: a whole region; in the place of a region: everything."""
+
+
+class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    where: str
+    """A SQL predicate over customer attributes (as text) and behaviour: see `Segments`."""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name) or self.name == EVERYONE:
+            raise ValueError(f"name {self.name!r} must be 1 to 32 of a-z 0-9 _ - and not {EVERYONE!r}")
+        if not self.where.strip() or ";" in self.where:
+            raise ValueError(f"where of segment {self.name!r} must be one SQL predicate")
+
+
+class Segments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of `segments.toml`.
+
+    Predicates may use, per region and customer: `recency_days` (days from the last order to as_of),
+    `frequency` (orders in the window), `spend` (major units of the region's currency in the window), and any attribute
+    of the customers file by its own name.
+    """
+
+    segment: list[Segment] = []
+    window_days: int = 365
+    """How many days before as_of behaviour is counted over."""
+
+    def __post_init__(self) -> None:
+        names = [segment.name for segment in self.segment]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"segment named twice: {', '.join(sorted(twice))}")
+        if self.window_days < 1:
+            raise ValueError(f"window_days must be at least 1, not {self.window_days}")
+
+    @property
+    def names(self) -> list[str]:
+        """All segments, `everyone` last."""
+        return [segment.name for segment in self.segment] + [EVERYONE]
+
+
+def load(folder: Path | None) -> Segments:
+    """The segments in force: `segments.toml` in `folder`, or Tandem's defaults."""
+    return config.load(config.path_of(folder, "segments.toml"), Segments)

@@ -1,0 +1,105 @@
+"""Every setting, read once from the environment (prefix `TANDEM_`) into one typed object."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tandem.errors import ConfigError
+
+PREFIX = "TANDEM_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between a laptop and many regions. Each field is `TANDEM_` + its name in capitals."""
+
+    home: Path = Path(".tandem")
+    lake: str = ""
+    """A folder or an `s3a://` address with one Delta table per folder; default `$TANDEM_HOME/lake`."""
+    config: Path | None = None
+    """A folder with regions.toml, segments.toml, rules.toml, gates.toml; default `$TANDEM_HOME/config`."""
+
+    s3_endpoint: str = ""
+    """Where the lake's `s3a://` addresses live; empty for AWS itself."""
+    s3_region: str = "us-east-1"
+    s3_access_key: str = "tandem"
+    """With the secret: for the lake and the object stores behind the CDN."""
+    s3_secret_key: str = ""
+    """Default: one made in `$TANDEM_HOME`, which the embedded object store uses too."""
+
+    spark_master: str = "local[2]"
+    spark_conf: str = ""
+    """Further Spark settings, `key=value` separated by `;`."""
+    spark_packages: bool = True
+    """False where the cluster's own image already holds Delta's jars."""
+    shuffle_partitions: int = 2
+
+    quote_keys: str = ""
+    """`id:secret` separated by commas; the first signs, all verify. Default: one made in `$TANDEM_HOME`."""
+    delta_keys: str = ""
+    """Keys (comma separated) that may post stock and price deltas. Default: one made in `$TANDEM_HOME`."""
+    quote_ttl_seconds: int = 600
+    stock_limit_seconds: int = 900
+    price_limit_seconds: int = 3600
+    cors_origins: str = "*"
+    edge_host: str = "127.0.0.1"
+    edge_port: int = 8080
+
+    def __post_init__(self) -> None:
+        for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's address without a slash at its end."""
+        return (self.lake or str(self.home.absolute() / "lake")).rstrip("/")
+
+    @property
+    def s3_secret(self) -> str:
+        return self.s3_secret_key or self.secret("s3")
+
+    @property
+    def config_folder(self) -> Path:
+        return self.config or self.home / "config"
+
+    def secret(self, name: str) -> str:
+        """The secret kept in `$TANDEM_HOME/secrets/NAME`; made (mode 0600) where there is none."""
+        path = self.home / "secrets" / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text(encoding="ascii").strip()
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(made := secrets.token_hex(32))
+        return made
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from `TANDEM_…` variables. Raises ConfigError for an unknown or unusable one."""
+    known = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
+    given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+            raise ConfigError(f"environment: {key} is no setting of Tandem; {hint}")
+    values = {known[key].name: value for key, value in given.items()}
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        key = re.sub(r".*`\$\.(\w+)`.*", lambda found: PREFIX + found.group(1).upper(), str(error))
+        raise ConfigError(f"environment: {key}: {str(error).partition(' - at')[0]}") from error
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise NotImplementedError(kind)

@@ -1,0 +1,1 @@
+"""What is stored? One declaration per Delta table, the release ledger, importers."""

@@ -1,0 +1,97 @@
+"""The lake without Spark: where each table lies, and how it is made, read and replaced through delta-rs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from tandem.errors import InputError
+from tandem.settings import Settings
+from warehouse.tables import INPUTS, TABLES, Table
+
+
+def uri(settings: Settings, table: str) -> str:
+    """Where `table` lies, as delta-rs writes addresses (`s3://`; Spark says `s3a://`)."""
+    root = settings.lake_root
+    return f"{'s3' + root[3:] if root.startswith('s3a:') else root}/{table}"
+
+
+def storage_options(settings: Settings) -> dict[str, str]:
+    """What delta-rs needs to reach the lake; empty for a folder. One writer at a time is kept by conditional PUT."""
+    if not settings.lake_root.startswith("s3"):
+        return {}
+    options = {
+        "AWS_REGION": settings.s3_region,
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": settings.s3_secret,
+        "conditional_put": "etag",
+    }
+    if settings.s3_endpoint:
+        options |= {"AWS_ENDPOINT_URL": settings.s3_endpoint, "AWS_ALLOW_HTTP": "true"}
+    return {key: value for key, value in options.items() if value}
+
+
+def exists(settings: Settings, table: str) -> bool:
+    return DeltaTable.is_deltatable(uri(settings, table), storage_options(settings))
+
+
+def open_table(settings: Settings, table: str, version: int | None = None) -> DeltaTable:
+    """`table` as of `version` (default: newest). Raises InputError where it was never made."""
+    try:
+        return DeltaTable(uri(settings, table), version=version, storage_options=storage_options(settings))
+    except TableNotFoundError as error:
+        raise InputError(f"table {table} does not exist in {settings.lake_root}; import data first") from error
+
+
+def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> None:
+    """Make the tables that do not exist yet, with their comments, partitions and constraints."""
+    for table in tables:
+        made = DeltaTable.create(
+            uri(settings, table.name),
+            schema=Schema.from_json(table.schema_json()),
+            mode="ignore",
+            partition_by=list(table.partitions),
+            name=table.name,
+            description=f"One row per {table.grain}.",
+            storage_options=storage_options(settings),
+        )
+        held = made.metadata().configuration
+        missing = {name: sql for name, sql in table.constraints.items() if f"delta.constraints.{name}" not in held}
+        if missing:
+            made.alter.add_constraint(missing)
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The table's schema for pyarrow."""
+    return pa.schema(Schema.from_json(table.schema_json()).to_arrow())
+
+
+def replace(
+    settings: Settings, table: Table, rows: pa.Table | pa.RecordBatchReader, predicate: str | None = None
+) -> None:
+    """Put `rows` in the place of what `predicate` selects (None: of everything), in one commit."""
+    write_deltalake(
+        open_table(settings, table.name),
+        rows,
+        mode="overwrite",
+        predicate=predicate,
+        commit_properties=_by("replace"),
+    )
+
+
+def append(settings: Settings, table: Table, rows: pa.Table | pa.RecordBatchReader) -> None:
+    """Add `rows` in one commit."""
+    write_deltalake(open_table(settings, table.name), rows, mode="append", commit_properties=_by("append"))
+
+
+def versions(settings: Settings, names: Iterable[str] = INPUTS) -> dict[str, int]:
+    """The newest Delta version of each table."""
+    return {name: open_table(settings, name).version() for name in names}
+
+
+def _by(what: str) -> Any:
+    return CommitProperties(custom_metadata={"tandem": what})
