@@ -36,8 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spark_master: str = "local[2]"
     spark_conf: str = ""
     """Further Spark settings, `key=value` separated by `;`."""
+    spark_jars: Path = Path("~/.cache/tandem/spark")
+    """A folder that Spark's packages are fetched into, once."""
     spark_packages: bool = True
     """False where the cluster's own image already holds Delta's jars."""
+    spark_driver_memory: str = "2g"
     shuffle_partitions: int = 2
 
     quote_keys: str = ""

@@ -54,7 +54,7 @@ class Table:
 
     def schema(self) -> dict[str, Any]:
         """The schema as Delta's protocol writes it, which is also Spark's `StructType.jsonValue()`."""
-        return _type(Struct(self.columns))  # type: ignore[return-value]
+        return {"type": "struct", "fields": [_column(column) for column in self.columns]}
 
     def schema_json(self) -> str:
         return json.dumps(self.schema())
@@ -62,17 +62,18 @@ class Table:
 
 def _type(kind: Type) -> str | dict[str, Any]:
     if isinstance(kind, Array):
-        return {"type": "array", "elementType": _type(kind.of), "containsNull": False}
+        return {"type": "array", "elementType": _type(kind.of), "containsNull": True}
     if isinstance(kind, Struct):
-        return {"type": "struct", "fields": [_column(column) for column in kind.columns]}
+        return {"type": "struct", "fields": [_column(column, nested=True) for column in kind.columns]}
     return kind
 
 
-def _column(column: Column) -> dict[str, Any]:
+def _column(column: Column, *, nested: bool = False) -> dict[str, Any]:
+    # Delta enforces NOT NULL on columns only, not inside arrays and rows.
     return {
         "name": column.name,
         "type": _type(column.type),
-        "nullable": not column.required,
+        "nullable": nested or not column.required,
         "metadata": {"comment": column.comment},
     }
 

@@ -1,0 +1,38 @@
+"""What spark-submit runs: one job, for one day."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import date
+
+from spark_jobs import build, session
+from tandem import settings as settings_file
+from tandem.errors import TandemError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("job", choices=[*build.JOBS, "publish"])
+    parser.add_argument("--as-of", type=date.fromisoformat, required=True)
+    parser.add_argument("--inputs", type=json.loads, help="JSON: Delta version of each fact table; default: the newest")
+    parser.add_argument("--region", help="for publish")
+    options = parser.parse_args()
+    settings = settings_file.from_environment()
+    spark = session.submitted(f"tandem {options.job} {options.as_of} {options.region or ''}".strip())
+    try:
+        if options.job == "publish":
+            build.publish(settings, options.as_of, options.region, print, spark=spark)
+        else:
+            build.run_job(spark, settings, options.job, options.as_of, options.inputs)
+    except TandemError as error:
+        print(f"tandem: {error}", file=sys.stderr)  # noqa: T201 - spark-submit's caller reads this
+        return 1
+    finally:
+        spark.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
