@@ -11,7 +11,19 @@ from deltalake.exceptions import TableNotFoundError
 
 from tandem.errors import InputError
 from tandem.settings import Settings
-from warehouse.tables import INPUTS, TABLES, Table
+from warehouse.tables import INPUTS, TABLES, Array, Column, Struct, Table, Type
+
+ARROW_TYPES = {
+    "string": pa.string(),
+    "integer": pa.int32(),
+    "long": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "decimal(12,3)": pa.decimal128(12, 3),
+}
+"""Arrow's type for each of Delta's."""
 
 
 def uri(settings: Settings, table: str) -> str:
@@ -66,8 +78,20 @@ def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> Non
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The table's schema for pyarrow."""
-    return pa.schema(Schema.from_json(table.schema_json()).to_arrow())
+    """The table's schema for pyarrow, down to which nested values may be null (delta-rs's own `to_arrow` forgets that)."""
+    return pa.schema([_arrow_field(column) for column in table.columns])
+
+
+def _arrow_field(column: Column) -> pa.Field:
+    return pa.field(column.name, _arrow_type(column.type), nullable=not column.required)
+
+
+def _arrow_type(kind: Type) -> pa.DataType:
+    if isinstance(kind, Array):
+        return pa.list_(pa.field("element", _arrow_type(kind.of), nullable=False))
+    if isinstance(kind, Struct):
+        return pa.struct([_arrow_field(column) for column in kind.columns])
+    return ARROW_TYPES[kind]
 
 
 def replace(
