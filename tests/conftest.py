@@ -1,0 +1,163 @@
+"""Real servers, one Spark session and the order of a run: what is fast and needs nothing comes first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import services
+from tandem.regions import ObjectStore
+from tandem.settings import Settings
+
+ORDER = ("servers", "spark", "airflow", "browser", "e2e")
+RUN = "PYTEST_TANDEM_RUN"
+"""An environment variable that every process started by this run carries."""
+
+
+def pytest_configure() -> None:
+    """A run depends on no setting of whoever started it."""
+    for name in [name for name in os.environ if name.startswith("TANDEM_")]:
+        del os.environ[name]
+    os.environ[RUN] = uuid.uuid4().hex
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers."""
+    items.sort(
+        key=lambda item: max(
+            (ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0
+        )
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what a test left running, and say so."""
+    for pid, command in _leftovers():
+        print(f"\nleft running by a test, ended now: {pid} {command}")
+        os.kill(pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A real Redis that a test may stop and start."""
+
+    server: services.Server
+    url: str
+
+    def start(self) -> None:
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+@dataclass(frozen=True)
+class RunningStore:
+    """A real S3-compatible server and the key that may do everything; anyone may read the bucket."""
+
+    server: services.Server
+    store: ObjectStore
+    access_key: str
+    secret_key: str
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a home of their own and all tables made, empty."""
+    from warehouse import lake
+
+    found = Settings(home=tmp_path / "home")
+    lake.create(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], str]:
+    """The path of a binary that `make system-deps` installs. Without it a test is skipped; with CI set it fails."""
+
+    def find(binary: str) -> str:
+        if found := shutil.which(binary):
+            return found
+        message = f"{binary} is not installed: make system-deps"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_home: Path) -> Iterator[RedisServer]:
+    """A real Redis on a free port; most tests want `redis_url`."""
+    (port,) = services.free_ports(1)
+    url = f"redis://127.0.0.1:{port}/0"
+    found = RedisServer(services.redis_server(Settings(home=server_home), "test", url), url)
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The address of a real, empty Redis."""
+    import redis
+
+    redis_server.start()
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def object_store(server_home: Path) -> Iterator[RunningStore]:
+    """A real S3-compatible server on a free port, with the bucket `tandem`."""
+    (port,) = services.free_ports(1)
+    held = Settings(home=server_home)
+    server = services.object_store(held, port, ["tandem"])
+    server.start()
+    address = f"http://127.0.0.1:{port}"
+    store = ObjectStore(endpoint=address, bucket="tandem", public_url=f"{address}/tandem")
+    yield RunningStore(server, store, held.s3_access_key, held.s3_secret)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The one Spark session of the run."""
+    from spark_jobs import session
+
+    held = Settings(home=tmp_path_factory.mktemp("spark"))
+    session.fetch(held)
+    found = session.create(held, "tests")
+    yield found
+    found.stop()
+
+
+def _leftovers() -> Iterator[tuple[int, str]]:
+    """Living processes of this run, other than itself and the JVM of its Spark session, which ends with it."""
+    mark = f"{RUN}={os.environ[RUN]}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if mark not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if command and not (parent == os.getpid() and "org.apache.spark.deploy.SparkSubmit" in command):
+            yield int(folder.name), command[:200]
