@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -138,9 +138,11 @@ def _products(connection: Any, settings: Settings) -> str:
     """Products of the catalogue and of the lines; active are those of the catalogue that still sell."""
     rows = connection.sql(f"""
         SELECT product_id, department, product_category, product_type, package_size, brand, manufacturer_id,
-               coalesce(last_sold >= {END} - INTERVAL {SELLING_DAYS} DAY, false) AS sells, p.product_id IS NOT NULL AS known
+               coalesce(last_sold >= {END} - INTERVAL {SELLING_DAYS} DAY, false) AS sells, p.product_id IS NOT NULL AS known,
+               coalesce(lines, 0) AS lines
         FROM products_source p FULL JOIN (
-            SELECT CAST(sku AS BIGINT) AS product_id, max(ordered_at) FILTER (net_cents > 0) AS last_sold
+            SELECT CAST(sku AS BIGINT) AS product_id, count(*) AS lines,
+                   max(ordered_at) FILTER (net_cents > 0) AS last_sold
             FROM lines GROUP BY ALL) USING (product_id)
         ORDER BY product_id
     """).fetchall()
@@ -173,23 +175,21 @@ def _products(connection: Any, settings: Settings) -> str:
 
 
 def _titles(rows: list[tuple[Any, ...]]) -> list[str]:
-    """Titles that tell products apart: by maker where several make the same, then by kind, in the order of numbers."""
-    made = [
-        titles.title(kind, category, size, private=brand == "Private", fallback=f"Product {number}")
-        for number, _, category, kind, size, brand, *_ in rows
-    ]
-    makers: dict[tuple[str, tuple[str, ...]], set[int | None]] = defaultdict(set)
-    for name, row in zip(made, rows, strict=True):
-        makers[name].add(row[6])
-    full = [
-        (name, (*notes, f"maker {row[6]}") if len(makers[name, notes]) > 1 and row[6] is not None else notes)
-        for (name, notes), row in zip(made, rows, strict=True)
-    ]
-    alike, seen, shown = Counter(full), Counter[tuple[str, tuple[str, ...]]](), []
-    for name, notes in full:
-        seen[name, notes] += 1
-        kind = (f"kind {seen[name, notes]}",) if alike[name, notes] > 1 else ()
-        shown.append(titles.shown(name, (*notes, *kind)))
+    """Titles that tell products apart: what sells best of a name has it plain, others say their maker and their kind."""
+    shown = [""] * len(rows)
+    taken: set[str] = set()
+    kinds: Counter[str] = Counter()
+    for place in sorted(range(len(rows)), key=lambda place: (-rows[place][9], rows[place][0])):
+        number, department, category, kind, size, brand, maker, *_ = rows[place]
+        name = titles.title(kind, category, titles.shelf_size(department, size), fallback=f"Product {number}")
+        notes = ["private label"] * (brand == "Private")
+        if brand != "Private" and maker is not None and titles.shown(name, notes) in taken:
+            notes.append(f"maker {maker}")
+        if (told := titles.shown(name, notes)) in taken:
+            kinds[told] += 1
+            notes.append(f"kind {kinds[told] + 1}")
+        shown[place] = titles.shown(name, notes)
+        taken.add(shown[place])
     return shown
 
 

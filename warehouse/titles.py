@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 
 WHOLE_TYPES = {
     "SFT DRNK 2 LITER BTL CARB INCL": "Soft drink, bottle",
@@ -40,6 +41,27 @@ WHOLE_TYPES = {
     "SNACK CRACKERS (CHEEZ-ITS/GOL": "Snack crackers",
     "BEANS GREEN: FS/WHL/CUT": "Green beans",
     "TOMATOES: STEWED/DICED/CRMD": "Tomatoes, stewed, diced or creamed",
+    "EGGS - X-LARGE": "Eggs, extra large",
+    "PEPPERS GREEN BELL": "Green bell peppers",
+    "CARROTS MINI PEELED": "Mini carrots, peeled",
+    "HEAD LETTUCE": "Head lettuce",
+    "GRAPES RED": "Red grapes",
+    "GRAPES WHITE": "White grapes",
+    "ONIONS SWEET (BULK&BAG)": "Sweet onions",
+    "ONIONS YELLOW (BULK&BAG)": "Yellow onions",
+    "ONIONS OTHER": "Onions",
+    "POTATOES RUSSET (BULK&BAG)": "Russet potatoes",
+    "TOMATOES GRAPE": "Grape tomatoes",
+    "TOMATOES HOTHOUSE ON THE VINE": "Tomatoes on the vine",
+    "TOMATOES VINE RIPE BULK": "Vine-ripe tomatoes",
+    "APPLES GALA (BULK&BAG)": "Gala apples",
+    "SW GDS:DONUTS": "Donuts",
+    "SALAD BAR FRESH FRUIT": "Fresh fruit from the salad bar",
+    "BROCCOLI WHOLE&CROWNS": "Broccoli",
+    "REGULAR GARDEN": "Garden salad",
+    "ORANGES NAVELS ALL": "Navel oranges",
+    "SPAGHETTI DRY": "Spaghetti",
+    "NON-CRBNTD DRNKING/MNERAL WATE": "Still drinking or mineral water",
     "PNT BTR/JELLY/JAMS": "Peanut butter, jelly or jam",
 }
 """Frequent types that the source cut off or packed too tightly for any rule."""
@@ -98,8 +120,6 @@ WORDS = {
     "MNRL": "mineral",
     "MXS": "mixes",
     "NDL": "noodle",
-    "NON-CRBNTD": "still",
-    "NON-CARB": "still",
     "PK": "pack",
     "PKG": "package",
     "PKGD": "packaged",
@@ -139,6 +159,10 @@ WORDS = {
     "WAT": "water",
     "WHL": "whole",
     "WHT": "white",
+    "SAUS": "sausage",
+    "XMAS": "Christmas",
+    "CHILDRENS": "children's",
+    "WATE": "water",
     "WT": "weight",
     "XPCTRNT": "expectorant",
     "&": "and",
@@ -192,26 +216,31 @@ UNITS = {
     "EA": "each",
 }
 
+MOST_POUNDS_ON_A_SHELF = 10
 
-def title(
-    product_type: str | None, category: str | None, size: str | None, *, private: bool, fallback: str
-) -> tuple[str, tuple[str, ...]]:
-    """A product's name with its size, and what goes in parentheses behind it.
 
-    >>> title("POTATO CHIPS", "BAG SNACKS", "5 OZ", private=True, fallback="Product 1")
-    ('Potato chips, 5 oz', ('private label',))
-    """
+def title(product_type: str | None, category: str | None, size: str | None, *, fallback: str) -> str:
+    """A product's name with its size: `title("POTATO CHIPS", "BAG SNACKS", "5 OZ")` gives `Potato chips, 5 oz`."""
     named = _name(product_type, category) or fallback
     measured = readable_size(size) if size else ""
-    return f"{named}, {measured}" if measured else named, ("private label",) if private else ()
+    return f"{named}, {measured}" if measured else named
 
 
-def shown(name: str, notes: tuple[str, ...]) -> str:
+def shown(name: str, notes: Sequence[str]) -> str:
     """`name (note, note)`."""
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
-@lru_cache(maxsize=None)
+def shelf_size(department: str | None, size: str | None) -> str | None:
+    """The size, unless it is that of the case which fruit and vegetables come in: no shopper buys 40 lb of bananas."""
+    if department != "PRODUCE" or size is None:
+        return size
+    weight = re.fullmatch(r"(\d+) LB", size)
+    is_case = int(weight[1]) > MOST_POUNDS_ON_A_SHELF if weight else re.fullmatch(r"[\d-]+ CT", size) is not None
+    return None if is_case else size
+
+
+@cache
 def _name(product_type: str | None, category: str | None) -> str:
     if product_type in QUALIFIERS and category:
         qualifier = readable(str(product_type))
@@ -223,7 +252,7 @@ def _lowered(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
-@lru_cache(maxsize=None)
+@cache
 def readable(source: str) -> str:
     """The source's capitals as a phrase: abbreviations written out, what was cut off left away."""
     if source in WHOLE_TYPES:
@@ -244,9 +273,10 @@ def _word(word: str) -> str:
     return upper if upper in KEPT_UPPER else word.lower()
 
 
-@lru_cache(maxsize=None)
+@cache
 def readable_size(size: str) -> str:
     """`1/2 GAL` as `1/2 gallon`, `.5 OZ` as `0.5 oz`, `12 PK/12 OZ` as `12 pack, 12 oz`."""
-    text = re.sub(r"(?<![\d.])\.(\d)", r"0.\1", size)
+    text = re.sub(r"\([^)]*\)?", "", size)
+    text = re.sub(r"(?<![\d.])\.(\d)", r"0.\1", text)
     text = re.sub(r"(?<=[A-Z])/", ", ", text)
     return re.sub(r"[A-Z]+", lambda found: UNITS.get(found.group(), found.group().lower()), text).strip()
