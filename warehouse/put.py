@@ -28,7 +28,7 @@ def put(connection: Any, settings: Settings, table: Table, relation: str, where:
     nothing would change.
     """
     view(connection, settings, table)
-    typed = ", ".join(f"CAST({column.name} AS {sql_type(column.type)}) AS {column.name}" for column in table.columns)
+    typed = ", ".join(f'CAST("{column.name}" AS {sql_type(column.type)}) AS "{column.name}"' for column in table.columns)
     rows = f"SELECT {typed} FROM {relation}"
     held = f"SELECT * FROM {table.name} WHERE {where or 'true'}"
     before, after = (first(connection, _digest(source, table)) for source in (held, rows))
@@ -39,9 +39,13 @@ def put(connection: Any, settings: Settings, table: Table, relation: str, where:
     return Put(after[0], before != after)
 
 
+def _names(table: Table) -> str:
+    return ", ".join(f'"{name}"' for name in table.names)
+
+
 def _digest(source: str, table: Table) -> str:
     """Count and two order-free sums over the rows' 64-bit hashes."""
-    row = "hash(" + ", ".join(table.names) + ")"
+    row = f"hash({_names(table)})"
     return f"SELECT count(*), sum({row}), bit_xor({row}) FROM ({source})"
 
 
@@ -57,7 +61,7 @@ def merge_sales(connection: Any, settings: Settings, table: Table, relation: str
             SELECT DISTINCT region, month FROM {relation}
             UNION SELECT DISTINCT region, month FROM {table.name} SEMI JOIN brought_orders USING (region, order_id);
     """)
-    names = ", ".join(table.names)
+    names = _names(table)
     connection.execute(f"""
         CREATE TEMP TABLE kept AS
             SELECT {names} FROM {table.name} SEMI JOIN touched USING (region, month)
@@ -78,7 +82,7 @@ def merge(connection: Any, settings: Settings, table: Table, relation: str, key:
     Where `table` has partitions, only those that `relation` touches are written.
     """
     view(connection, settings, table)
-    names = ", ".join(table.names)
+    names = _names(table)
     connection.execute(f"""
         CREATE TEMP TABLE kept AS
             SELECT {names} FROM {table.name}

@@ -42,9 +42,9 @@ def connect(settings: Settings, names: Iterable[str] = (), *, memory_limit: str 
 def view(connection: Any, settings: Settings, table: Table, version: int | None = None) -> None:
     """Make `table` (as of `version`) a view of `connection`. Raises InputError where it was never made."""
     opened = lake.open_table(settings, table.name, version)
-    columns = ", ".join(f"CAST({name} AS {sql_type(kind)}) AS {name}" for name, kind in _columns(table))
+    columns = ", ".join(f'CAST("{name}" AS {sql_type(kind)}) AS "{name}"' for name, kind in _columns(table))
     if not opened.file_uris():
-        nothing = ", ".join(f"NULL AS {name}" for name in table.names)
+        nothing = ", ".join(f'NULL AS "{name}"' for name in table.names)
         connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM (SELECT {nothing}) WHERE false")
     elif opened.table_uri.startswith("s3:"):
         connection.register(f"_{table.name}", opened.to_pyarrow_dataset())
@@ -58,7 +58,7 @@ def sql_type(kind: Type) -> str:
     if isinstance(kind, Array):
         return f"{sql_type(kind.of)}[]"
     if isinstance(kind, Struct):
-        return "STRUCT(" + ", ".join(f"{column.name} {sql_type(column.type)}" for column in kind.columns) + ")"
+        return "STRUCT(" + ", ".join(f'"{column.name}" {sql_type(column.type)}' for column in kind.columns) + ")"
     return SQL_TYPES[kind]
 
 
@@ -80,7 +80,7 @@ def _columns(table: Table) -> list[tuple[str, Type]]:
 def _files(opened: DeltaTable, table: Table) -> str:
     """DuckDB's reader over the snapshot's files, partition values taken from their folders."""
     files = ", ".join(quoted(_path(uri)) for uri in sorted(opened.file_uris()))
-    types = ", ".join(f"{name}: {sql_type(dict(_columns(table))[name])}" for name in table.partitions)
+    types = ", ".join(f"'{name}': {sql_type(dict(_columns(table))[name])}" for name in table.partitions)
     hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ", hive_partitioning = false"
     return f"read_parquet([{files}]{hive}, union_by_name = true)"
 

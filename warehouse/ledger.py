@@ -1,0 +1,144 @@
+"""The ledger of releases: one row per region, release and transition. It is the record; Redis and the CDN follow it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import random
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from importlib import metadata
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from tandem.errors import Unavailable
+from tandem.release import State, step
+from tandem.settings import Settings
+from warehouse import lake
+from warehouse.query import drawn
+from warehouse.tables import RELEASES
+from warehouse.views import connect, view
+
+TRIES = 20
+SHOWN = ("region", "release_id", "state", "at", "anchors", "bundles", "checksum", "by", "reason")
+
+
+def record(
+    settings: Settings,
+    region: str,
+    release_id: str,
+    state: State,
+    *,
+    as_of: date,
+    reason: str = "",
+    by: str | None = None,
+    anchors: int | None = None,
+    bundles: int | None = None,
+    checksum: str | None = None,
+    shards: int | None = None,
+    inputs: Mapping[str, int] | None = None,
+) -> None:
+    """Write that `release_id` went to `state` in `region`.
+
+    The transition is judged on the version that it is written on: where another writer comes first, it is judged again.
+    Raises WrongTransition where the present state does not lead there, and Unavailable where the table stays contended.
+    """
+    row = {
+        "region": region,
+        "release_id": release_id,
+        "state": state,
+        "by": by or f"{getpass.getuser()}@{socket.gethostname()}",
+        "reason": reason,
+        "as_of": as_of,
+        "anchors": anchors,
+        "bundles": bundles,
+        "checksum": checksum,
+        "shards": shards,
+        "inputs": None if inputs is None else json.dumps(dict(sorted(inputs.items()))),
+        "code_version": metadata.version("tandem-bundles"),
+    }
+    lake.create(settings, [RELEASES])
+    for _ in range(TRIES):
+        table = lake.open_table(settings, RELEASES.name)
+        history = [row for row in _transitions(settings, table) if row["region"] == region]
+        step(release_id, _state(history, release_id), state)
+        row["at"] = _next_instant(history)
+        if _committed(table, row):
+            return
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads out contending writers
+    raise Unavailable(f"the ledger of {region} is being written by others all the time; run the step again")
+
+
+def latest(settings: Settings) -> list[dict[str, Any]]:
+    """The last transition of every release of every region, newest first within a region."""
+    if not lake.exists(settings, RELEASES.name):
+        return []
+    rows = _transitions(settings, lake.open_table(settings, RELEASES.name))
+    last = {(row["region"], row["release_id"]): row for row in rows}
+    return sorted(last.values(), key=lambda row: (row["region"], -row["at"].timestamp()))
+
+
+def state(settings: Settings, region: str, release_id: str) -> str:
+    """The present state of a release in a region; empty where it was never staged there."""
+    return _state(latest(settings), release_id, region)
+
+
+def current(settings: Settings, region: str) -> str | None:
+    """The release that shoppers of `region` see, by the ledger."""
+    return _holding(settings, region, "current")
+
+
+def backup(settings: Settings, region: str) -> str | None:
+    """The release that a rollback of `region` goes to."""
+    return _holding(settings, region, "backup")
+
+
+def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of `latest` as a table for a terminal."""
+    shown = [[row[name] for name in SHOWN] for row in rows]
+    return drawn(SHOWN, shown) if shown else "no release yet; run tandem build --as-of YYYY-MM-DD"
+
+
+def _holding(settings: Settings, region: str, wanted: State) -> str | None:
+    """The newest release of `region` whose last transition went to `wanted`."""
+    found = (row["release_id"] for row in latest(settings) if row["region"] == region and row["state"] == wanted)
+    return next(found, None)
+
+
+def _state(history: Iterable[Mapping[str, Any]], release_id: str, region: str | None = None) -> str:
+    held = ""
+    for row in history:
+        if row["release_id"] == release_id and region in (None, row["region"]):
+            held = row["state"]
+    return held
+
+
+def _transitions(settings: Settings, table: DeltaTable) -> list[dict[str, Any]]:
+    """Every transition, oldest first: the order of `at` is the order in which they were written."""
+    with connect(settings) as connection:
+        view(connection, settings, RELEASES, table.version())
+        found = connection.sql(f'SELECT * FROM {RELEASES.name} ORDER BY region, "at"').fetchall()
+    return [dict(zip(RELEASES.names, row, strict=True)) for row in found]
+
+
+def _next_instant(history: list[dict[str, Any]]) -> datetime:
+    """Now, or just after the region's last transition where the clock has not passed it."""
+    now = datetime.now(UTC)
+    return max(now, history[-1]["at"] + timedelta(microseconds=1)) if history else now
+
+
+def _committed(table: DeltaTable, row: dict[str, Any]) -> bool:
+    """Commit `row` as the very next version of `table`; False where another writer took that version."""
+    rows = pa.Table.from_pylist([row], schema=lake.arrow_schema(RELEASES))
+    try:
+        write_deltalake(table, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
+    except CommitFailedError:
+        return False
+    return True
+
+
