@@ -131,7 +131,7 @@ def bucket(name: str) -> int:
 
 
 def list_entry(ranked: AnchorList) -> tuple[str, str, bytes]:
-    """Key template's bucket key is filled by the caller: (anchor to bucket by, field, value)."""
+    """(name that decides the bucket, field, value) of one list."""
     return ranked.anchor, f"{ranked.segment}{UNIT}{ranked.anchor}", encode(ranked.bundles)
 
 
@@ -163,9 +163,9 @@ def delta_arguments(deltas: Sequence[Delta]) -> list[str | int]:
     return arguments
 
 
-def heartbeat_arguments(at: datetime) -> list[str | int]:
-    """Arguments of APPLY for "all is well up to `at`, nothing changed"."""
-    return [DELTAS_KEPT, milliseconds(at), milliseconds(at)]
+def heartbeat_arguments(at: int) -> list[str | int]:
+    """Arguments of APPLY for "all is well up to `at` (ms since 1970), nothing changed"."""
+    return [DELTAS_KEPT, at, at]
 
 
 def snapshot_arguments(rows: Sequence[LiveRow], at: datetime) -> list[str | int]:
@@ -454,7 +454,7 @@ class RegionStore:
 
     def heartbeat(self, at: datetime | None = None) -> None:
         """Say that the feed is good up to `at` (default: now) though nothing changed."""
-        self._apply(heartbeat_arguments(at or datetime.now(UTC)))
+        self._apply(heartbeat_arguments(milliseconds(at or datetime.now(UTC))))
 
     def _apply(self, arguments: list[str | int]) -> int:
         return cast("int", self._script(APPLY, [LIVE, LIVE_AGES, DELTAS], arguments))

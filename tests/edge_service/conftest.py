@@ -6,14 +6,26 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import anyio
+import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 
-from edge_service.region_store import RegionStore
+from edge_service.app import create_app
+from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta
+from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.regions import ObjectStore, Region
+from tandem.release import checksum
+from tandem.settings import Settings
+
+DELTA_KEY = "a-key-for-deltas"
+QUOTE_KEYS = "k1:0123456789abcdef0123"
 
 
 def free_port() -> int:
@@ -109,3 +121,126 @@ def region(clean_redis: RedisProcess) -> Region:
 def store(region: Region) -> Iterator[RegionStore]:
     with RegionStore(region) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def bundle(*components: Component, discount_bps: int = 1_000, orders_together: int = 30, lift: float = 4.5) -> Bundle:
+    name = bundle_id((part.sku, part.quantity) for part in components)
+    return Bundle(name, components, discount_bps, orders_together, lift)
+
+
+TEA_CUP = bundle(Component("tea", 1, 300), Component("cup", 2, 150, (Substitute("mug", 200),)))
+TEA_POT = bundle(Component("tea", 1, 300), Component("pot", 1, 900), discount_bps=500)
+TEA_JAM = bundle(Component("tea", 1, 300), Component("jam", 1, 250))
+FLOORED = bundle(Component("pan", 1, 1_990), Component("lid", 1), discount_bps=2_000)
+PLAIN = bundle(Component("pan", 1), Component("oil", 1), discount_bps=0)
+BUNDLES = [TEA_CUP, TEA_POT, TEA_JAM, FLOORED, PLAIN]
+LISTS = [
+    AnchorList("*", "tea", (Listed(TEA_CUP.id, 0.3, "region"), Listed(TEA_POT.id, 0.2, "global"))),
+    AnchorList("families", "tea", (Listed(TEA_JAM.id, 0.4, "segment"), Listed(TEA_CUP.id, 0.3, "region"))),
+    AnchorList("*", "cup", (Listed(TEA_CUP.id, 0.5, "region"),)),
+    AnchorList("*", "pan", (Listed(FLOORED.id, 0.25, "global"), Listed(PLAIN.id, 0.1, "global"))),
+]
+PRODUCTS = [
+    LiveRow(sku="tea", stock=20, list_price=500),
+    LiveRow(sku="cup", stock=9, list_price=250),
+    LiveRow(sku="mug", stock=50, list_price=300),
+    LiveRow(sku="pot", stock=3, list_price=1_500, sale_price=1_200),
+    LiveRow(sku="jam", stock=8, list_price=399),
+    LiveRow(sku="pan", stock=5, list_price=2_000),
+    LiveRow(sku="lid", stock=5, list_price=700),
+    LiveRow(sku="oil", stock=5, list_price=850),
+]
+
+
+def publish(
+    store: RegionStore,
+    release_id: str,
+    bundles: list[Bundle] = BUNDLES,
+    lists: list[AnchorList] = LISTS,
+    *,
+    point: bool = True,
+) -> ReleaseMeta:
+    """Stage, verify, seal and, unless told not to, point to a release."""
+    store.stage(release_id, bundles, lists)
+    staged = store.verify(release_id)
+    meta = ReleaseMeta(
+        region=store.region.name,
+        release_id=release_id,
+        as_of="2026-01-05",
+        computed_at="2026-01-05T12:00:00Z",
+        anchors=staged.anchors,
+        bundles=staged.bundles,
+        checksum=checksum([staged.digest]),
+        currency=store.region.currency,
+        segments=("families", "everyone"),
+    )
+    store.seal(release_id, meta)
+    if point:
+        store.point(release_id)
+    return meta
+
+
+def settings(tmp_path: Path, **more: object) -> Settings:
+    values: dict[str, object] = {"home": tmp_path, "quote_keys": QUOTE_KEYS, "delta_keys": DELTA_KEY}
+    return Settings(**(values | more))  # type: ignore[arg-type]
+
+
+class Clock:
+    """The real time, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_seconds
+
+
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait until it holds."""
+    with anyio.fail_after(seconds):
+        while not await true():
+            await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Ask the app without a socket, its lifespan running."""
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://edge") as client,
+    ):
+        yield client
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    async def answers() -> bool:
+        return (await client.get("/readyz")).status_code == 200
+
+    await until(answers)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def published(store: RegionStore, clock: Clock) -> RegionStore:
+    """A region with one release and live state as of now."""
+    publish(store, "r1")
+    store.seed_live(PRODUCTS, datetime.fromtimestamp(clock(), UTC))
+    return store
+
+
+@pytest.fixture
+async def edge(published: RegionStore, tmp_path: Path, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an edge that serves the published region `north`."""
+    async with client_of(create_app(settings(tmp_path), [published.region], clock=clock)) as client:
+        await ready(client)
+        yield client

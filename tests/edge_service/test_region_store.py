@@ -16,6 +16,7 @@ from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bun
 from tandem.errors import Unavailable
 from tandem.offer import Live
 from tandem.release import checksum
+from tests.edge_service import conftest
 from tests.edge_service.conftest import RedisProcess, region_at
 
 pytestmark = pytest.mark.servers
@@ -39,22 +40,7 @@ def content(count: int = 40) -> tuple[list[Bundle], list[AnchorList]]:
 
 
 def publish(store: RegionStore, release_id: str, *, point: bool = True) -> ReleaseMeta:
-    staged = store.stage(release_id, *content())
-    meta = ReleaseMeta(
-        region=store.region.name,
-        release_id=release_id,
-        as_of="2026-01-05",
-        computed_at="2026-01-05T12:00:00Z",
-        anchors=staged.anchors,
-        bundles=staged.bundles,
-        checksum=checksum([staged.digest]),
-        currency="USD",
-        segments=("families",),
-    )
-    store.seal(release_id, meta)
-    if point:
-        store.point(release_id)
-    return meta
+    return conftest.publish(store, release_id, *content(), point=point)
 
 
 def dump(store: RegionStore) -> dict[bytes, object]:

@@ -1,0 +1,188 @@
+"""What a storefront and its checkout ask: bundles, offers, live state, quotes, reasons."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from edge_service import answers, problems, questions
+from edge_service.edge import (
+    ConsentsQuery,
+    Edge,
+    LimitQuery,
+    SegmentQuery,
+    Served,
+    Shared,
+    ages,
+    ages_now,
+    as_json,
+    encode,
+)
+from edge_service.explain import explain
+from edge_service.offering import merged, offers
+from edge_service.openapi import answered, asked
+from edge_service.questions import MAX_SKUS
+from edge_service.served import Moment
+from tandem.offer import Live, Offer
+from tandem.quote import QuoteFault
+
+CACHE_SECONDS = 1
+"""How long a browser or a CDN may hold an answer to GET bundles."""
+
+router = APIRouter(prefix="/v1/{region}", tags=["bundles"])
+
+
+@router.get(
+    "/bundles/{id}/explain",
+    summary="Why this bundle, at this price",
+    responses=answered(answers.ExplainAnswer, 404, 422, 503),
+    response_class=Response,
+)
+async def get_explain(
+    served: Served,
+    id: str,  # noqa: A002 - the name of the path parameter
+    segment: SegmentQuery = "*",
+    anchor: Annotated[str | None, Query(min_length=1, max_length=128)] = None,
+    consents: ConsentsQuery = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Evidence, level, components, and what became of the planned discount; `text` says it for a person."""
+    used = served.segment(segment, questions.split(consents))
+    return as_json(explain(served.moment(), id, segment=used, anchor=anchor))
+
+
+@router.get(
+    "/bundles/{sku:path}",
+    summary="Bundles for a product",
+    responses=answered(answers.BundlesAnswer, 404, 422, 503)
+    | {304: {"description": "Nothing that matters has changed since the answer with this ETag"}},
+    response_class=Response,
+)
+async def get_bundles(
+    edge: Shared,
+    served: Served,
+    request: Request,
+    sku: str,
+    segment: SegmentQuery = "*",
+    limit: LimitQuery = questions.DEFAULT_LIMIT,
+    consents: ConsentsQuery = [],  # noqa: B006
+) -> Response:
+    """Ranked bundles priced against live stock and prices. A product without bundles gives an empty list."""
+    anchor = questions.check_sku(sku)
+    moment = served.moment()
+    used = served.segment(segment, questions.split(consents))
+    found, matched = offers(moment, moment.release.ranked(used, anchor), limit=limit)
+    answer = answers.BundlesAnswer(
+        **ages(served.region, moment, served),
+        sku=anchor,
+        segment=used,
+        matched=matched,
+        bundles=[bundle for _, bundle in found],
+    )
+    edge.count(answer)
+    headers = {
+        "ETag": _etag(answer, edge.signing.expires_at(moment.now)),
+        "Cache-Control": f"public, max-age={CACHE_SECONDS}",
+    }
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    signed = _signed(edge, found, moment, used)
+    return Response(encode(msgspec.structs.replace(answer, bundles=signed)), 200, headers, "application/json")
+
+
+def _etag(answer: answers.BundlesAnswer, expires_at: int) -> str:
+    """Weak: the same as long as offers, release and staleness are; ages and the quotes' random part may differ."""
+    told = msgspec.structs.replace(answer, stock_as_of=None, prices_as_of=None)
+    return f'W/"{hashlib.blake2b(encode((told, expires_at)), digest_size=12).hexdigest()}"'
+
+
+def _signed(
+    edge: Edge, found: list[tuple[Offer, answers.OfferedBundle]], moment: Moment, segment: str
+) -> list[answers.OfferedBundle]:
+    return [msgspec.structs.replace(bundle, quote=edge.signing.sign(offer, moment, segment)) for offer, bundle in found]
+
+
+@router.post(
+    "/offers",
+    summary="Bundles for several products or a cart",
+    responses=answered(answers.OffersAnswer, 400, 404, 413, 422, 503),
+    openapi_extra=asked(
+        {"application/json": (questions.OffersQuestion,)},
+        {"cart": [{"sku": "1029743", "quantity": 1}], "segment": "families", "limit": 6, "exclude": []},
+    ),
+    response_class=Response,
+)
+async def post_offers(edge: Shared, served: Served, request: Request) -> Response:
+    """The lists of all anchors as one; availability is net of the cart, and what it holds whole is left out."""
+    question = questions.offers_question(await questions.read_body(request))
+    cart: dict[str, int] = {}
+    for line in question.cart:
+        cart[line.sku] = cart.get(line.sku, 0) + line.quantity
+    moment = served.moment()
+    used = served.segment(question.segment, question.consents)
+    anchors = list(dict.fromkeys([*question.skus, *cart]))
+    ranked = merged(moment, used, anchors)
+    found, matched = offers(moment, ranked, limit=question.limit, cart=cart, exclude=frozenset(question.exclude))
+    answer = answers.OffersAnswer(
+        **ages(served.region, moment, served),
+        skus=anchors,
+        segment=used,
+        matched=matched,
+        bundles=_signed(edge, found, moment, used),
+    )
+    edge.count(answer)
+    return as_json(answer)
+
+
+@router.get(
+    "/live",
+    summary="Live stock and prices",
+    responses=answered(answers.LiveAnswer, 404, 422),
+    response_class=Response,
+)
+async def get_live(
+    served: Served, skus: Annotated[list[str], Query(description="Comma-separated or repeated")]
+) -> Response:
+    """What is known right now; null where nothing ever was."""
+    names = list(dict.fromkeys(questions.split(skus)))
+    if not 1 <= len(names) <= MAX_SKUS:
+        raise problems.wrong("skus", f"name 1 to {MAX_SKUS} products, not {len(names)}")
+    products = [_live_product(questions.check_sku(sku), served.live.products.get(sku)) for sku in names]
+    return as_json(answers.LiveAnswer(**ages_now(served), currency=served.region.currency, products=products))
+
+
+def _live_product(sku: str, live: Live | None) -> answers.LiveProduct:
+    if live is None:
+        return answers.LiveProduct(sku, None, None, None, None)
+    return answers.LiveProduct(sku, live.stock, live.list_price, live.sale_price, live.unit_price)
+
+
+@router.post(
+    "/quotes/verify",
+    summary="May checkout honour this quote?",
+    responses=answered(answers.VerifyAnswer, 400, 404, 413, 422),
+    openapi_extra=asked({"application/json": (questions.VerifyQuestion,)}, {"token": "WyJrMSIs….c2ln…"}),
+    response_class=Response,
+)
+async def post_verify(edge: Shared, served: Served, request: Request) -> Response:
+    """Valid, with what may be charged; or not, with the fault."""
+    question = questions.decode(await questions.read_body(request), questions.VerifyQuestion)
+    fault, quote = None, None
+    try:
+        signed = edge.signer.verify(question.token, region=served.region.name, now=edge.clock())
+    except QuoteFault as error:
+        fault = error.fault
+    else:
+        quote = answers.VerifiedQuote(
+            bundle_id=signed.bundle_id,
+            segment=signed.segment,
+            release=signed.release,
+            currency=signed.currency,
+            offer_total=signed.offer_total,
+            components=[answers.QuotedPart(c.sku, c.quantity, c.offer_price) for c in signed.components],
+            expires_at=answers.rfc3339(signed.expires_at * 1000) or "",
+        )
+    return as_json(answers.VerifyAnswer(**ages_now(served), valid=fault is None, fault=fault, quote=quote))

@@ -1,0 +1,99 @@
+"""What all routes share: the served regions, the keys, the metrics, and the parts that every answer has."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, Query, Request
+from starlette.responses import Response
+
+from edge_service import answers, observe, problems
+from edge_service.live import Clock
+from edge_service.offering import Signing
+from edge_service.problems import Problem
+from edge_service.questions import MAX_LIMIT
+from edge_service.served import Moment, ServedRegion
+from tandem.quote import Signer
+from tandem.regions import Region
+from tandem.settings import Settings
+
+encode = msgspec.json.Encoder().encode
+
+
+class Edge:
+    """What all routes share: the served regions, the keys, the metrics."""
+
+    def __init__(self, settings: Settings, regions: Sequence[Region], clock: Clock) -> None:
+        self.log = observe.logger()
+        self.clock = clock
+        self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
+        self.metrics = observe.Metrics(self.served)
+        self.signer = Signer.from_text(settings.quote_keys or f"k1:{settings.secret('quote')}")
+        self.signing = Signing(self.signer, settings.quote_ttl_seconds)
+        keys = settings.delta_keys or settings.secret("deltas")
+        self._delta_keys = [_digest(key.strip()) for key in keys.split(",") if key.strip()]
+
+    def region(self, name: str) -> ServedRegion:
+        """Raises a 404 problem that lists the regions served here."""
+        found = self.served.get(name)
+        if found is None:
+            detail = f"no region {name[:64]!r} is served here; served are {', '.join(self.served)}"
+            raise problems.wrong("region", detail, 404)
+        return found
+
+    def check_key(self, request: Request) -> None:
+        """Raises a 401 problem unless the request carries a key that may post deltas."""
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = _digest(bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-tandem-key", ""))
+        if not any([hmac.compare_digest(given, key) for key in self._delta_keys]):  # noqa: C419 - all, for constant time
+            detail = "a key that may post deltas is needed: `Authorization: Bearer KEY` or `X-Tandem-Key: KEY`"
+            raise Problem(401, detail, kind="key", headers={"WWW-Authenticate": "Bearer"})
+
+    def count(self, answer: answers.BundlesAnswer | answers.OffersAnswer) -> None:
+        labels = (answer.region, answer.matched, str(not answer.bundles).lower(), str(answer.stale).lower())
+        self.metrics.answers.labels(*labels).inc()
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _edge(request: Request) -> Edge:
+    return request.app.state.edge  # type: ignore[no-any-return]
+
+
+def _served(request: Request, region: str) -> ServedRegion:
+    return _edge(request).region(region)
+
+
+Shared = Annotated[Edge, Depends(_edge)]
+Served = Annotated[ServedRegion, Depends(_served)]
+SegmentQuery = Annotated[str, Query(min_length=1, max_length=64, description="Unknown: as for the whole region")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Bundles at most")]
+ConsentsQuery = Annotated[list[str], Query(description="Purposes consented to, comma-separated or repeated")]
+
+
+def as_json(answer: Any, status: int = 200, cache: str = "no-store") -> Response:
+    return Response(encode(answer), status, {"Cache-Control": cache}, "application/json")
+
+
+def ages(region: Region, moment: Moment | None, served: ServedRegion) -> dict[str, Any]:
+    """The fields of every answer that say where it comes from and how old it is."""
+    fresh = moment.freshness if moment else served.live.freshness()
+    return {
+        "region": region.name,
+        "release": moment.release.meta.release_id if moment else None,
+        "computed_at": moment.release.meta.computed_at if moment else None,
+        "stock_as_of": answers.rfc3339(fresh.stock_as_of),
+        "prices_as_of": answers.rfc3339(fresh.prices_as_of),
+        "stale": fresh.stale,
+    }
+
+
+def ages_now(served: ServedRegion) -> dict[str, Any]:
+    """As `ages`, also before the first release is here."""
+    return ages(served.region, None if served.current.release is None else served.moment(), served)

@@ -1,0 +1,136 @@
+"""Why this bundle, and why at this price: for a person and in JSON. What it costs us stays inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge_service.answers import ExplainAnswer, ExplainedComponent, Listing, Reason, rfc3339
+from edge_service.problems import wrong
+from edge_service.served import Moment
+from tandem.bundle import Bundle, Component
+from tandem.money import BPS, EXPONENTS, discounted
+from tandem.offer import Offer, price
+
+CODES = {
+    "as_planned": "The planned discount is given in full.",
+    "no_discount_planned": "The batch planned no discount for it.",
+    "lowest_price_reached": "A component is at the lowest price it may have in a bundle, so less is taken off.",
+    "stale_data": "Live stock or prices are older than their limit, so nothing is taken off.",
+    "substitute_used": "A component can't be sold now; its substitute stands in.",
+    "on_sale": "A component is on sale; its sale price is what the bundle starts from.",
+    "cannot_be_sold": "A component can't be sold now and has no substitute that can.",
+}
+
+
+def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None) -> ExplainAnswer:
+    """Raises a 404 problem where the release holds no such bundle."""
+    bundle = moment.release.bundle(bundle_id)
+    meta = moment.release.meta
+    if bundle is None:
+        raise wrong("id", f"release {meta.release_id} of region {meta.region} holds no bundle {bundle_id!r}", 404)
+    anchors = [anchor] if anchor is not None else [component.sku for component in bundle.components]
+    listings = list(_listings(moment, bundle, segment, anchors))
+    offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
+    reasons = _unsold(moment, bundle) if offer is None else list(_reasons(moment, bundle, offer))
+    return ExplainAnswer(
+        region=meta.region,
+        release=meta.release_id,
+        computed_at=meta.computed_at,
+        stock_as_of=rfc3339(moment.freshness.stock_as_of),
+        prices_as_of=rfc3339(moment.freshness.prices_as_of),
+        stale=moment.freshness.stale,
+        id=bundle.id,
+        segment=segment,
+        matched=listings[0].matched if listings else "none",
+        listings=listings,
+        orders_together=bundle.orders_together,
+        lift=bundle.lift,
+        planned_discount_bps=bundle.discount_bps,
+        components=_components(bundle, offer),
+        currency=meta.currency,
+        list_total=None if offer is None else offer.list_total,
+        offer_total=None if offer is None else offer.offer_total,
+        discount=None if offer is None else offer.discount,
+        sellable=offer.sellable if offer else 0,
+        reasons=reasons,
+        text=_text(meta.currency, bundle, listings, offer, reasons),
+    )
+
+
+def _listings(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[Listing]:
+    for anchor in anchors:
+        for rank, listed in enumerate(moment.release.ranked(segment, anchor), 1):
+            if listed.bundle_id == bundle.id:
+                yield Listing(anchor, rank, listed.confidence, listed.matched)
+
+
+def _components(bundle: Bundle, offer: Offer | None) -> list[ExplainedComponent]:
+    if offer is None:
+        return [ExplainedComponent(part.sku, part.quantity) for part in bundle.components]
+    return [
+        ExplainedComponent(part.sku, part.quantity, part.unit_price, part.offer_price, part.substituted_for)
+        for part in offer.components
+    ]
+
+
+def _reasons(moment: Moment, bundle: Bundle, offer: Offer) -> Iterable[Reason]:
+    yield _discount_reason(moment, bundle, offer)
+    for part in offer.components:
+        if part.substituted_for is not None:
+            yield Reason("substitute_used", f"{part.sku} stands in for {part.substituted_for}")
+        live = moment.products[part.sku]
+        if live.sale_price is not None:
+            yield Reason("on_sale", f"{part.sku} is on sale")
+
+
+def _discount_reason(moment: Moment, bundle: Bundle, offer: Offer) -> Reason:
+    if bundle.discount_bps == 0:
+        code = "no_discount_planned"
+    elif not moment.freshness.discounts:
+        code = "stale_data"
+    elif offer.offer_total > discounted(offer.list_total, bundle.discount_bps):
+        code = "lowest_price_reached"
+    else:
+        code = "as_planned"
+    return Reason(code, CODES[code])
+
+
+def _unsold(moment: Moment, bundle: Bundle) -> list[Reason]:
+    found = [Reason("cannot_be_sold", text) for part in bundle.components if (text := _obstacle(moment, part))]
+    return found or [Reason("cannot_be_sold", CODES["cannot_be_sold"])]
+
+
+def _obstacle(moment: Moment, part: Component) -> str:
+    live = moment.products.get(part.sku)
+    if live is None or live.unit_price is None:
+        return f"{part.sku} has no price here"
+    if (live.stock or 0) < part.quantity:
+        return f"{part.sku} is out of stock"
+    if live.unit_price < max(part.floor or 0, 1):
+        return f"{part.sku} can't be part of a bundle at today's price"
+    return ""
+
+
+def _text(currency: str, bundle: Bundle, listings: list[Listing], offer: Offer | None, reasons: list[Reason]) -> str:
+    together = " + ".join(_named(part.sku, part.quantity) for part in (offer or bundle).components)
+    said = [f"{together}: in {bundle.orders_together} orders together, {bundle.lift:.1f} times what chance would give."]
+    if listings:
+        first = listings[0]
+        share = f"{first.confidence:.0%} of the orders with {first.anchor} hold all of it"
+        said.append(f"{share} (evidence: {first.matched}, place {first.rank}).")
+    said.append(f"The planned discount is {bundle.discount_bps / BPS:.1%}.")
+    if offer is not None:
+        alone, now, saving = (_money(x, currency) for x in (offer.list_total, offer.offer_total, offer.discount))
+        said.append(f"Alone {alone}, together {now}, saving {saving}.")
+    said += [reason.detail if reason.detail.endswith(".") else f"{reason.detail}." for reason in reasons]
+    return " ".join(said)
+
+
+def _named(sku: str, quantity: int) -> str:
+    return sku if quantity == 1 else f"{quantity} × {sku}"
+
+
+def _money(amount: int, currency: str) -> str:
+    places = EXPONENTS[currency]
+    whole, part = divmod(amount, 10**places)
+    return f"{whole}.{part:0{places}d} {currency}" if places else f"{whole} {currency}"

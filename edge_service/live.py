@@ -1,0 +1,147 @@
+"""Live stock and prices of one region, held in this process and fed from the region's stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from edge_service.region_reader import BATCH_ENTRIES, Change, RegionReader
+from tandem.errors import Unavailable
+from tandem.offer import Live
+
+Clock = Callable[[], float]
+"""Seconds since 1970."""
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+
+class Freshness(NamedTuple):
+    """How old the live state is, at the moment of an answer."""
+
+    stock_as_of: int | None
+    """Milliseconds since 1970 that stock is known to be true for; None: never told."""
+    prices_as_of: int | None
+    stale: bool
+    """Past a limit, or cut off from the feed right now."""
+    discounts: bool
+    """False past a limit. A short break of the feed alone does not end them."""
+
+
+class LiveState:
+    """What is known about every product. Entries are replaced, never changed, so a reader may keep what it took."""
+
+    def __init__(self, *, stock_limit_seconds: int, price_limit_seconds: int, clock: Clock) -> None:
+        self._limits = (stock_limit_seconds * 1000, price_limit_seconds * 1000)
+        self._clock = clock
+        self.products: dict[str, Live] = {}
+        self.ages = (0, 0)
+        self.connected = False
+        self.changes = 0
+        """Stream entries taken in since the start."""
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.products)
+
+    def freshness(self) -> Freshness:
+        now = int(self._clock() * 1000)
+        stock, prices = (min(age, now) for age in self.ages)
+        within = now - stock <= self._limits[0] and now - prices <= self._limits[1]
+        return Freshness(stock or None, prices or None, not (within and self.connected), within)
+
+    def take(self, products: dict[str, Live], changes: Iterable[Change]) -> None:
+        """Bring `changes` into `products`, in order, and move the ages."""
+        for change in changes:
+            self.changes += 1
+            self.age(change.ages)
+            for sku, words in change.products:
+                keep(products, sku, words)
+
+    def age(self, ages: tuple[int, int]) -> None:
+        """Times only move on: a Redis that came back empty does not make older what is known here."""
+        self.ages = max(self.ages[0], ages[0]), max(self.ages[1], ages[1])
+
+
+def keep(products: dict[str, Live], sku: bytes, words: bytes) -> None:
+    """Put one product's nine words in place; what Redis was never told (it may have been emptied) stays as it was."""
+    word = words.split()
+    name = sku.decode()
+    was = products.get(name, _UNKNOWN)
+    products[name] = Live(
+        stock=_value(word, 0, was.stock),
+        list_price=_value(word, 3, was.list_price),
+        sale_price=_value(word, 6, was.sale_price),
+    )
+
+
+_UNKNOWN = Live(stock=None, list_price=None)
+
+
+def _value(word: list[bytes], index: int, was: int | None) -> int | None:
+    if word[index] != b"-":
+        return int(word[index])
+    return was if word[index + 1] == word[index + 2] == b"0" else None
+
+
+class Feed:
+    """Follows one region's stream into a LiveState, for as long as its task runs."""
+
+    def __init__(self, reader: RegionReader, state: LiveState) -> None:
+        self._reader, self._state = reader, state
+        self._at = b"0-0"
+
+    async def follow(self) -> None:
+        """Snapshot, then changes as they come; after a break, with growing pauses, the same again."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._snapshot()
+                self._state.connected = True
+                pause = FIRST_PAUSE_SECONDS
+                await self._changes()
+            except Unavailable:
+                self._state.connected = False
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _snapshot(self) -> None:
+        """Take everything anew, beside what is served, and put it in place when it has caught up with the stream.
+
+        The place in the stream is noted first: what changes while the snapshot is read comes again and ends right.
+        """
+        while True:
+            self._at = await self._reader.newest_change()
+            products = dict(self._state.products)
+            ages = await self._reader.ages()
+            async for chunk in self._reader.products():
+                for sku, words in chunk.items():
+                    keep(products, sku, words)
+            if await self._caught_up(products):
+                self._state.products = products
+                self._state.age(ages)
+                return
+
+    async def _changes(self) -> None:
+        while True:
+            changes = await self._reader.wait_for_changes(self._at)
+            if len(changes) < BATCH_ENTRIES:
+                self._take(self._state.products, changes)
+            elif not await self._caught_up(self._state.products):
+                await self._snapshot()
+
+    async def _caught_up(self, products: dict[str, Live]) -> bool:
+        """Bring in all that the stream has; False where a part of it was trimmed before it was read."""
+        while True:
+            whole, changes = await self._reader.catch_up(self._at)
+            if not whole:
+                return False
+            self._take(products, changes)
+            if len(changes) < BATCH_ENTRIES:
+                return True
+
+    def _take(self, products: dict[str, Live], changes: list[Change]) -> None:
+        self._state.take(products, changes)
+        if changes:
+            self._at = changes[-1].id

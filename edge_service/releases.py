@@ -1,0 +1,92 @@
+"""The release that shoppers of one region see, held whole in this process and swapped in one assignment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from edge_service.region_reader import RegionReader
+from edge_service.region_store import UNIT, ReleaseMeta, decode_bundle, decode_list, digest_of
+from tandem.bundle import Bundle, Listed
+from tandem.errors import TandemError, Unavailable
+from tandem.release import checksum
+from tandem.segments import ALL
+
+POLL_SECONDS = 0.25
+"""How often the pointer is read: every process follows it within this time."""
+RETRY_SECONDS = 5.0
+"""Pause before a release that could not be loaded whole is tried again."""
+
+
+class NotWhole(TandemError):
+    """A release that the pointer names lacks entries, or has others than were sealed."""
+
+
+class Release:
+    """One release of one region: lists and bodies as they are stored, decoded when asked for."""
+
+    def __init__(self, meta: ReleaseMeta, lists: dict[bytes, bytes], bodies: dict[bytes, bytes]) -> None:
+        self.meta, self._lists, self._bodies = meta, lists, bodies
+
+    def ranked(self, segment: str, anchor: str) -> tuple[Listed, ...]:
+        """The anchor's bundles for the segment, or where it has none for the whole region; empty where neither has."""
+        found = self._lists.get(_field(segment, anchor)) or self._lists.get(_field(ALL, anchor))
+        return () if found is None else decode_list(found)
+
+    def bundle(self, bundle_id: str) -> Bundle | None:
+        found = self._bodies.get(bundle_id.encode())
+        return None if found is None else decode_bundle(found)
+
+
+def _field(segment: str, anchor: str) -> bytes:
+    return f"{segment}{UNIT}{anchor}".encode()
+
+
+class CurrentRelease:
+    """Follows the region's pointer. What it serves stays until another release is here as a whole."""
+
+    def __init__(self, reader: RegionReader, log: Any) -> None:
+        self._reader, self._log = reader, log
+        self.release: Release | None = None
+
+    async def follow(self) -> None:
+        while True:
+            try:
+                await self._catch_up()
+                pause = POLL_SECONDS
+            except Unavailable:
+                pause = POLL_SECONDS
+            except NotWhole as error:
+                self._log.error("release_not_whole", region=self._reader.region.name, reason=str(error))
+                pause = RETRY_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _catch_up(self) -> None:
+        pointed = await self._reader.current()
+        if pointed is None or (self.release is not None and self.release.meta.release_id == pointed):
+            return
+        self.release = await load(self._reader, pointed)
+        self._log.info("release", region=self._reader.region.name, release=pointed)
+
+
+async def load(reader: RegionReader, release_id: str) -> Release:
+    """The release as it was sealed. Raises NotWhole where what is stored is not what was sealed."""
+    meta = await reader.meta(release_id)
+    if meta is None:
+        raise NotWhole(f"release {release_id} is not sealed")
+    lists, list_digest = await _collect(reader.lists(release_id), b"list")
+    bodies, body_digest = await _collect(reader.bodies(release_id), b"body")
+    found = len(lists), len(bodies), checksum([list_digest, body_digest])
+    if found != (meta.anchors, meta.bundles, meta.checksum):
+        raise NotWhole(f"release {release_id} was sealed as {meta.anchors, meta.bundles, meta.checksum}, found {found}")
+    return Release(meta, lists, bodies)
+
+
+async def _collect(chunks: AsyncIterator[dict[bytes, bytes]], kind: bytes) -> tuple[dict[bytes, bytes], int]:
+    entries: dict[bytes, bytes] = {}
+    digest = 0
+    async for chunk in chunks:
+        entries.update(chunk)
+        digest += sum(digest_of(kind, field, value) for field, value in chunk.items())
+    return entries, digest
