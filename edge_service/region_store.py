@@ -47,8 +47,8 @@ DELTAS = "tandem:deltas"
 EVENTS = "tandem:events"
 """Stream: exposures and outcomes, one JSON text each under `event`."""
 
-BUCKETS = 4096
-"""Buckets per kind: 300,000 lists make hashes of about 75 fields, small enough for Redis' compact encoding."""
+BUCKETS = 1024
+"""Buckets per kind: 300,000 lists make hashes of about 300 fields, few enough for Redis' compact encoding."""
 DELTAS_KEPT = 100_000
 """Stream entries kept, about; who is further behind takes a new snapshot."""
 EVENTS_KEPT = 1_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import socket
 import subprocess
@@ -92,9 +93,9 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProc
 
 @pytest.fixture
 def clean_redis(shared_redis: RedisProcess) -> RedisProcess:
-    """The session's Redis, empty."""
+    """The session's Redis, its first database empty."""
     with redis.Redis.from_url(shared_redis.url) as client:
-        client.flushall()
+        client.flushdb()
     return shared_redis
 
 
@@ -218,6 +219,31 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def now(clock: Clock) -> datetime:
+    return datetime.fromtimestamp(clock(), UTC)
+
+
+_sequence = itertools.count(1)
+
+
+async def post_delta(client: httpx.AsyncClient, at: datetime, sku: str, **values: int | None) -> httpx.Response:
+    """Post a change that is newer than any before it."""
+    line = {"sku": sku, "sequence": next(_sequence), "at": at.isoformat(), **values}
+    return await client.post("/v1/north/deltas", json=line, headers={"X-Tandem-Key": DELTA_KEY})
+
+
+async def tell(client: httpx.AsyncClient, clock: Clock, sku: str, **values: int | None) -> None:
+    """Post a change and wait until this edge has it."""
+    posted = await post_delta(client, now(clock), sku, **values)
+    assert posted.json()["applied"] == 1, posted.text
+
+    async def seen() -> bool:
+        product = (await client.get("/v1/north/live", params={"skus": sku})).json()["products"][0]
+        return all(product[name] == value for name, value in values.items())
+
+    await until(seen)
+
+
 async def ready(client: httpx.AsyncClient) -> None:
     async def answers() -> bool:
         return (await client.get("/readyz")).status_code == 200
@@ -234,7 +260,7 @@ def clock() -> Clock:
 def published(store: RegionStore, clock: Clock) -> RegionStore:
     """A region with one release and live state as of now."""
     publish(store, "r1")
-    store.seed_live(PRODUCTS, datetime.fromtimestamp(clock(), UTC))
+    store.seed_live(PRODUCTS, now(clock))
     return store
 
 
@@ -242,5 +268,19 @@ def published(store: RegionStore, clock: Clock) -> RegionStore:
 async def edge(published: RegionStore, tmp_path: Path, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an edge that serves the published region `north`."""
     async with client_of(create_app(settings(tmp_path), [published.region], clock=clock)) as client:
+        await ready(client)
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def shared_edge(
+    shared_redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
+    """As `edge`, for all tests of a file that only ask."""
+    region = region_at(shared_redis.url.removesuffix("0") + "1")
+    with RegionStore(region) as store:
+        publish(store, "r1")
+        store.seed_live(PRODUCTS, now(Clock()))
+    async with client_of(create_app(settings(tmp_path_factory.mktemp("home")), [region])) as client:
         await ready(client)
         yield client
