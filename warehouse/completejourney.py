@@ -6,6 +6,7 @@ The data has no geography, no stock, no costs and no product names: regions come
 cost stays unknown and titles are made from type, size and maker.
 """
 
+# ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
 import time
@@ -94,7 +95,8 @@ def _sales(connection: Any, settings: Settings) -> str:
         CREATE TABLE read_lines AS
             SELECT file_row_number + 1 AS row, basket_id, region, currency, household_id, product_id, quantity,
                    CAST(CAST(sales_value AS DECIMAL(12,2)) * 100 AS BIGINT) AS net_cents,
-                   CAST(CAST(sales_value + retail_disc + coupon_match_disc AS DECIMAL(12,2)) * 100 AS BIGINT) AS gross_cents,
+                   CAST(CAST(sales_value + retail_disc + coupon_match_disc AS DECIMAL(12,2)) * 100 AS BIGINT)
+                       AS gross_cents,
                    transaction_timestamp AT TIME ZONE 'UTC' AS ordered_at,
                    CASE WHEN quantity = 0 THEN 'zero_quantity'
                         WHEN quantity > {ABSURD_QUANTITY} THEN 'absurd_quantity' END AS reason
@@ -138,8 +140,8 @@ def _products(connection: Any, settings: Settings) -> str:
     """Products of the catalogue and of the lines; active are those of the catalogue that still sell."""
     rows = connection.sql(f"""
         SELECT product_id, department, product_category, product_type, package_size, brand, manufacturer_id,
-               coalesce(last_sold >= {END} - INTERVAL {SELLING_DAYS} DAY, false) AS sells, p.product_id IS NOT NULL AS known,
-               coalesce(lines, 0) AS lines
+               coalesce(last_sold >= {END} - INTERVAL {SELLING_DAYS} DAY, false) AS sells,
+               p.product_id IS NOT NULL AS known, coalesce(lines, 0) AS lines
         FROM products_source p FULL JOIN (
             SELECT CAST(sku AS BIGINT) AS product_id, count(*) AS lines,
                    max(ordered_at) FILTER (net_cents > 0) AS last_sold
@@ -175,7 +177,7 @@ def _products(connection: Any, settings: Settings) -> str:
 
 
 def _titles(rows: list[tuple[Any, ...]]) -> list[str]:
-    """Titles that tell products apart: what sells best of a name has it plain, others say their maker and their kind."""
+    """Titles that tell products apart: what sells best of a name has it plain, others say maker and kind."""
     shown = [""] * len(rows)
     taken: set[str] = set()
     kinds: Counter[str] = Counter()
@@ -244,7 +246,8 @@ def _customers(connection: Any, settings: Settings) -> str:
         CREATE TABLE households AS
             SELECT CAST(household_id AS VARCHAR) AS customer_id, NULL AS region, CAST([] AS VARCHAR[]) AS consents,
                    list_filter([{named}], lambda pair: pair.value IS NOT NULL) AS attributes, '{SOURCE}' AS source
-            FROM (SELECT DISTINCT household_id FROM transactions_source) LEFT JOIN demographics_source USING (household_id)
+            FROM (SELECT DISTINCT household_id FROM transactions_source)
+            LEFT JOIN demographics_source USING (household_id)
             ORDER BY customer_id
     """)
     done = merge(connection, settings, CUSTOMERS, "households", ("customer_id",))

@@ -1,5 +1,6 @@
 """The gate: no region sees a build that misses what `gates.toml` asks for."""
 
+# ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -144,8 +145,8 @@ def _share_of_current(connection: Any, here: str, lists: int) -> float:
 def _below_floor(connection: Any, here: str, pricing: rules.Pricing) -> list[str]:
     """Bundles that the edge would price below a floor which today's cost or advertised minimum sets.
 
-    The floors inside the bundle are not trusted: floors are made anew from the catalogue and `rules.toml`. A rough bound
-    in SQL finds the bundles to look at, the edge's own arithmetic decides.
+    The floors inside the bundle are not trusted: floors are made anew from the catalogue and `rules.toml`. A rough
+    bound in SQL finds the bundles to look at, the edge's own arithmetic decides.
     """
     cost = f"(unit_cost_cents * {BPS + pricing.min_margin_bps} + {BPS - 1}) // {BPS}"
     connection.execute(f"""
@@ -171,5 +172,9 @@ def _first_below_floor(bundle_id: str, discount_bps: int, parts: list[tuple[Any,
     floors = {sku: true_floor or 0 for sku, *_, true_floor in parts}
     bundle = Bundle(bundle_id, components, discount_bps, 0, 0.0)
     offered = offer.price(bundle, lambda sku: offer.Live(ENOUGH, prices[sku]))
-    under = (part.sku for part in (offered.components if offered else ()) if part.offer_price < floors[part.sku] * part.quantity)
+    under = (
+        part.sku
+        for part in (offered.components if offered else ())
+        if part.offer_price < floors[part.sku] * part.quantity
+    )
     return next(under, None)

@@ -78,7 +78,7 @@ def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> Non
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The table's schema for pyarrow, down to which nested values may be null (delta-rs's own `to_arrow` forgets that)."""
+    """The table's schema for pyarrow, down to which nested values may be null (delta-rs's `to_arrow` forgets that)."""
     return pa.schema([_arrow_field(column) for column in table.columns])
 
 

@@ -1,5 +1,6 @@
 """Write only what differs: rows are compared with what the lake holds, whatever their order, before any commit."""
 
+# ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -28,7 +29,9 @@ def put(connection: Any, settings: Settings, table: Table, relation: str, where:
     nothing would change.
     """
     view(connection, settings, table)
-    typed = ", ".join(f'CAST("{column.name}" AS {sql_type(column.type)}) AS "{column.name}"' for column in table.columns)
+    typed = ", ".join(
+        f'CAST("{column.name}" AS {sql_type(column.type)}) AS "{column.name}"' for column in table.columns
+    )
     rows = f"SELECT {typed} FROM {relation}"
     held = f"SELECT * FROM {table.name} WHERE {where or 'true'}"
     before, after = (first(connection, _digest(source, table)) for source in (held, rows))

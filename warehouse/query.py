@@ -34,7 +34,7 @@ def as_json(settings: Settings, statement: str) -> str:
 
 def overview(settings: Settings) -> str:
     """Every declared table: what one row is, its newest version, and its rows by the log alone."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for table in TABLES.values():
         if lake.exists(settings, table.name):
             opened = lake.open_table(settings, table.name)
@@ -78,7 +78,9 @@ def _named(connection: Any, statement: str) -> list[str]:
     """The declared tables that `statement` reads. Raises TandemError where it is not one that only reads."""
     parsed = connection.extract_statements(statement)
     if len(parsed) != 1 or parsed[0].type not in READ_ONLY:
-        raise TandemError("only one statement that reads can be asked, such as SELECT …; the tables are written by jobs")
+        raise TandemError(
+            "only one statement that reads can be asked, such as SELECT …; the tables are written by jobs"
+        )
     return sorted(set(connection.get_table_names(statement)) & TABLES.keys())
 
 
@@ -118,5 +120,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
-
-

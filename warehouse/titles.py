@@ -1,4 +1,4 @@
-"""Readable titles for products that have only a type, a size and a maker: `CANDY BARS (SINGLES)(INCLUDING` → `Candy bars`."""
+"""Readable titles for products that have only a type and a size: `CANDY BARS (SINGLES)(INCLUDING` is a `Candy bar`."""
 
 from __future__ import annotations
 

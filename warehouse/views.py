@@ -1,5 +1,6 @@
 """Delta tables as DuckDB views: only the files of a snapshot are named, and only what a query needs is read."""
 
+# ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
 from collections.abc import Iterable
