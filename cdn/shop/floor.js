@@ -1,0 +1,122 @@
+// The shop floor: tell the edge that a stock or a price changed, as a till or a warehouse would.
+
+import { byId, element, say } from "./element.js";
+import { minorUnits, money, plainAmount, whole } from "./words.js";
+
+const KEPT = "tandem-feed-key";
+
+export class Floor {
+  #known = new Map();
+  #last = 0;
+
+  constructor(shop) {
+    this.shop = shop;
+    this.panel = byId("floor");
+    this.sku = byId("floor-sku");
+    this.key = byId("floor-key");
+    this.inputs = { stock: byId("floor-stock"), list_price: byId("floor-list"), sale_price: byId("floor-sale") };
+    this.key.value = kept();
+    this.key.addEventListener("change", () => keep(this.key.value));
+    this.sku.addEventListener("change", () => this.#prefill());
+    this.panel.addEventListener("toggle", () => shop.wake());
+    byId("floor-form").addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
+    byId("floor-out").addEventListener("click", () => this.#send({ stock: 0 }));
+    byId("floor-in").addEventListener("click", () => this.#send({ stock: (this.#known.get(this.sku.value)?.stock || 0) + 50 }));
+  }
+
+  set secret(key) {
+    this.key.value = key;
+    keep(key);
+    this.panel.open = true;
+  }
+
+  // The products on show, the one looked at first.
+  show(skus) {
+    const now = Array.from(this.sku.options, (option) => option.value);
+    if (now.join("\n") === skus.join("\n")) return;
+    const chosen = this.sku.value;
+    this.sku.replaceChildren(...skus.map((sku) => element("option", { value: sku }, this.shop.title(sku))));
+    if (skus.includes(chosen)) this.sku.value = chosen;
+    else this.#prefill();
+  }
+
+  learn(products) {
+    const before = JSON.stringify(this.#known.get(this.sku.value));
+    for (const product of products) this.#known.set(product.sku, product);
+    const now = this.#known.get(this.sku.value);
+    if (JSON.stringify(now) === before) return;
+    this.#told(now);
+    if (!Object.values(this.inputs).includes(document.activeElement)) this.#prefill();
+  }
+
+  #prefill() {
+    const known = this.#known.get(this.sku.value);
+    const { currency } = this.shop;
+    this.inputs.stock.value = known?.stock ?? "";
+    this.inputs.list_price.value = known?.list_price == null ? "" : plainAmount(known.list_price, currency);
+    this.inputs.sale_price.value = known?.sale_price == null ? "" : plainAmount(known.sale_price, currency);
+    this.#told(known);
+  }
+
+  #told(known) {
+    const { currency } = this.shop;
+    const parts = [
+      known?.stock == null ? "stock not known" : `${whole.format(known.stock)} in stock`,
+      known?.list_price == null ? "no price" : money(known.list_price, currency),
+      known?.sale_price == null ? null : `on sale for ${money(known.sale_price, currency)}`,
+    ];
+    say(byId("floor-now"), `Now: ${parts.filter(Boolean).join(", ")}`);
+  }
+
+  #submit() {
+    const change = {};
+    const known = this.#known.get(this.sku.value) || {};
+    for (const [field, input] of Object.entries(this.inputs)) {
+      const text = input.value.trim();
+      const value = text === "" ? null : field === "stock" ? wholeNumber(text) : minorUnits(text, this.shop.currency);
+      input.setAttribute("aria-invalid", String(Number.isNaN(value)));
+      if (Number.isNaN(value)) return this.#answer(`${input.parentElement.firstElementChild.textContent}: ${text} is not a number that fits`);
+      if (value !== (known[field] ?? null) && (value !== null || field === "sale_price")) change[field] = value;
+    }
+    if (Object.keys(change).length === 0) return this.#answer("Nothing differs from what is known already");
+    return this.#send(change);
+  }
+
+  async #send(change) {
+    if (!this.key.value) {
+      this.key.focus();
+      return this.#answer("The key of the feed is needed; the demo prints a link that holds it");
+    }
+    this.#last = Math.max(Date.now(), this.#last + 1);
+    const delta = { sku: this.sku.value, ...change, sequence: this.#last, at: new Date(this.#last).toISOString() };
+    try {
+      const answer = await this.shop.edge.change(delta, this.key.value);
+      this.#answer(answer.applied ? `Told: ${this.shop.title(delta.sku)}` : "Something newer is known already");
+      this.shop.wake();
+    } catch (fault) {
+      this.#answer(`Not taken: ${fault.message}`);
+    }
+  }
+
+  #answer(text) {
+    say(byId("floor-answer"), text);
+  }
+}
+
+const wholeNumber = (text) => (/^\d{1,9}$/.test(text) ? Number(text) : NaN);
+
+function kept() {
+  try {
+    return sessionStorage.getItem(KEPT) || "";
+  } catch {
+    return "";
+  }
+}
+
+function keep(key) {
+  try {
+    sessionStorage.setItem(KEPT, key);
+  } catch {
+    // Storage may be forbidden: the key then lasts as long as the page.
+  }
+}
