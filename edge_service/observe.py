@@ -20,6 +20,16 @@ QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 BOUNDS_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
+class _Stderr:
+    """Writes to what stderr is at that moment, one whole line at once."""
+
+    def info(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    warning = error = info
+
+
 def logger() -> Any:
     """JSON lines on stderr; configured for this logger alone, not for the process."""
     processors: list[Any] = [
@@ -27,7 +37,7 @@ def logger() -> Any:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.JSONRenderer(),
     ]
-    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=processors)
+    return structlog.wrap_logger(_Stderr(), processors=processors)
 
 
 class Metrics:

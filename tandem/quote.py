@@ -80,7 +80,7 @@ class Signer:
         try:
             quote = self._decode(_bytes(body))
             given = _bytes(mac)
-        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise QuoteFault("malformed") from error
         if not dot or _base64(given) != mac:
             raise QuoteFault("malformed")

@@ -1,0 +1,148 @@
+"""The edge as an operator runs it: real processes, real sockets, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge_service.region_store import RegionStore
+from tests.edge_service.conftest import DELTA_KEY, PRODUCTS, QUOTE_KEYS, Clock, free_port, now, publish, region_at
+
+pytestmark = [pytest.mark.servers]
+
+CONFIG = """
+[[region]]
+name = "{name}"
+currency = "USD"
+time_zone = "UTC"
+redis_url = "{url}"
+[region.object_store]
+endpoint = "http://127.0.0.1:1"
+bucket = "none"
+public_url = "http://127.0.0.1:1/none"
+"""
+
+
+class Serving:
+    """`tandem serve` as a process."""
+
+    def __init__(self, tmp_path: Path, *arguments: str) -> None:
+        self.port = free_port()
+        self.log = tmp_path / "edge.log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")} | {
+            "TANDEM_HOME": str(tmp_path),
+            "TANDEM_QUOTE_KEYS": QUOTE_KEYS,
+            "TANDEM_DELTA_KEYS": DELTA_KEY,
+        }
+        command = [sys.executable, "-m", "tandem.cli", "serve", "--port", str(self.port), *arguments]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def wait(self, seconds: float = 30) -> httpx.Client:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                if client.get("/readyz").status_code == 200:
+                    return client
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        client.close()
+        raise AssertionError(self.log.read_text())
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def configured(clean_redis, tmp_path: Path) -> Path:
+    """A home with two regions, each published."""
+    urls = {"north": clean_redis.url, "south": clean_redis.url.removesuffix("0") + "3"}
+    text = ""
+    for name, url in urls.items():
+        text += CONFIG.format(name=name, url=url)
+        with RegionStore(region_at(url, name)) as store:
+            publish(store, "r1")
+            store.seed_live(PRODUCTS, now(Clock()))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "regions.toml").write_text(text)
+    return tmp_path
+
+
+@contextmanager
+def serving(configured: Path, *arguments: str) -> Iterator[tuple[Serving, httpx.Client]]:
+    server = Serving(configured, *arguments)
+    try:
+        with closing(server.wait()) as client:
+            yield server, client
+    finally:
+        server.stop()
+
+
+def test_one_process_serves_all_regions_and_stops_on_term(configured: Path) -> None:
+    with serving(configured) as (server, client):
+        for region in ("north", "south"):
+            assert len(client.get(f"/v1/{region}/bundles/tea").json()["bundles"]) == 2
+        assert client.get("/v1/north/bundles/%FF%FE").status_code in (200, 404)
+        assert client.get("/v1/north/bundles/a%2Fb").json()["sku"] == "a/b"
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_named_region_is_served_alone_and_ctrl_c_stops_it(configured: Path) -> None:
+    with serving(configured, "--region", "south") as (server, client):
+        assert client.get("/v1/south/bundles/tea").status_code == 200
+        assert "served are south" in client.get("/v1/north/bundles/tea").json()["detail"]
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_requests_under_way_are_finished_when_it_stops(configured: Path) -> None:
+    with serving(configured, "--region", "north") as (server, client):
+        statuses: list[int] = []
+
+        def send() -> None:
+            def slowly() -> Iterator[bytes]:
+                yield b'{"skus":'
+                time.sleep(1.0)
+                yield b'["tea"]}'
+
+            statuses.append(client.post("/v1/north/offers", content=slowly()).status_code)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        time.sleep(0.4)
+        server.process.terminate()
+        thread.join(20)
+        assert statuses == [200]
+        assert server.process.wait(20) == 0
+
+
+def test_several_workers_agree_within_the_age_of_a_delta(configured: Path) -> None:
+    with serving(configured, "--region", "north", "--workers", "2") as (_, client):
+        line = {"sku": "tea", "stock": 3, "sequence": 1, "at": now(Clock()).isoformat()}
+        told = client.post("/v1/north/deltas", json=line, headers={"X-Tandem-Key": DELTA_KEY})
+        assert told.json()["applied"] == 1
+        time.sleep(0.5)
+        for _ in range(30):  # a connection each, so that both workers are asked
+            answer = httpx.get(f"{client.base_url}/v1/north/live", params={"skus": "tea"})
+            assert answer.json()["products"][0]["stock"] == 3
+
+
+def test_an_unknown_region_is_said_in_one_line(configured: Path) -> None:
+    server = Serving(configured, "--region", "atlantis")
+    assert server.process.wait(30) == 1
+    assert server.log.read_text() == "Error: no region 'atlantis' in regions.toml; known are north, south\n"
