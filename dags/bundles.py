@@ -1,0 +1,165 @@
+"""The DAG `bundles`: from pinned facts to published bundles, a day at a time.
+
+Every Spark task is one call of spark-submit. Its master comes from the connection `spark_default`, jars and settings
+come from spark-defaults.conf: this file is the same on a laptop and on a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Param, dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")
+APPLICATION = str(Path(__file__).resolve().parent.parent / "spark_jobs" / "submit.py")
+
+DESCRIPTION = """
+# bundles
+
+Reads the facts at pinned Delta versions, finds what sells together, makes and prices bundles, checks them against
+`gates.toml`, and publishes them to every region.
+
+* **A run is safe to repeat.** A task replaces exactly the rows of its `as_of`, so a retry, a cleared task or a backfill
+  ends in the same tables and the same release.
+* **A bad build stops at `gate`**, which is not tried again: no region sees it. Mend the data or the rules, then clear
+  the run's tasks from the one that was wrong.
+* **One writer per table**: each task takes the only slot of its table's pool, so a backfill and a run by hand take
+  turns. The pools come from `airflow pools import deploy/pools.json`.
+* **A region that cannot be reached** fails its own `publish` alone; clear that one task when it is back.
+"""
+
+PARAMS = {
+    "as_of": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Business day",
+        description="Learn only from orders before this day (YYYY-MM-DD, UTC). Empty: the day of the run.",
+    ),
+    "regions": Param(
+        [],
+        type="array",
+        items={"type": "string"},
+        title="Regions",
+        description="Publish to these regions of regions.toml only. Empty: to all. The build is always of all.",
+    ),
+    "publish": Param(
+        True,
+        type="boolean",
+        title="Publish",
+        description="Off: build and check, but let no region see it.",
+    ),
+}
+
+DEFAULTS = {
+    "owner": "tandem",
+    "retries": 2,
+    "retry_delay": timedelta(minutes=1),
+    "execution_timeout": timedelta(minutes=15),
+}
+
+JOB_TIMEOUT = timedelta(hours=3)
+
+
+@task(multiple_outputs=True)
+def pin_inputs(*, dag_run: Any = None, params: Any = None) -> dict[str, Any]:
+    """Fix what the whole run works on: the day, the facts' Delta versions, the regions."""
+    from tandem import regions, settings
+    from warehouse import lake
+
+    with _wrong_is_not_tried_again():
+        found = settings.from_environment()
+        known = regions.load(found.config_folder)
+        return {
+            "as_of": _day(params["as_of"], dag_run).isoformat(),
+            "inputs": json.dumps(lake.versions(found), sort_keys=True),
+            "regions": [known.get(name).name for name in params["regions"] or known.names],
+        }
+
+
+@task(retries=0)
+def gate(as_of: str, regions: list[str], *, params: Any = None) -> list[list[str]]:
+    """Check the build of the day; what `publish` is called with for each region, or nothing."""
+    import logging
+
+    from tandem import settings
+    from warehouse import gate as gates
+
+    with _wrong_is_not_tried_again():
+        gates.run(settings.from_environment(), date.fromisoformat(as_of), logging.getLogger("tandem.gate").info)
+    return [["publish", "--as-of", as_of, "--region", region] for region in regions] if params["publish"] else []
+
+
+def _day(given: str | None, dag_run: Any) -> date:
+    """The business day: as given, else that of the run (a run by hand has no logical date)."""
+    return date.fromisoformat(given) if given else (dag_run.logical_date or dag_run.run_after).date()
+
+
+@contextmanager
+def _wrong_is_not_tried_again() -> Iterator[None]:
+    """Data or settings that are wrong stay wrong: fail at once. A server out of reach may come back."""
+    from tandem.errors import TandemError, Unavailable
+
+    try:
+        yield
+    except Unavailable:
+        raise
+    except TandemError as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def _spark(job: str, table: str, pinned: Any) -> SparkSubmitOperator:
+    """One job of spark_jobs/submit.py, which alone writes `table` while it runs."""
+    return SparkSubmitOperator(
+        task_id=job,
+        application=APPLICATION,
+        application_args=[job, "--as-of", pinned["as_of"], "--inputs", pinned["inputs"]],
+        name=f"tandem {job}",
+        spark_binary=SPARK_SUBMIT,
+        pool=f"tandem_{table}",
+        execution_timeout=JOB_TIMEOUT,
+    )
+
+
+@dag(
+    dag_id="bundles",
+    schedule="0 3 * * *",
+    start_date=datetime(2017, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    params=PARAMS,
+    tags=["tandem", "spark"],
+    doc_md=DESCRIPTION,
+)
+def bundles() -> None:
+    pinned = pin_inputs()
+    segments = _spark("segments", "segment_members", pinned)
+    affinity = _spark("affinity", "affinity", pinned)
+    embeddings = _spark("embeddings", "neighbours", pinned)
+    made = _spark("bundles", "bundles", pinned)
+    pricing = _spark("pricing", "bundles", pinned)
+    evaluation = _spark("evaluation", "evaluations", pinned)
+    passed = gate(pinned["as_of"], pinned["regions"])
+    publish = SparkSubmitOperator.partial(
+        task_id="publish",
+        application=APPLICATION,
+        name="tandem publish",
+        spark_binary=SPARK_SUBMIT,
+        pool="tandem_releases",
+        execution_timeout=JOB_TIMEOUT,
+        map_index_template="{{ task.application_args[-1] }}",
+    ).expand(application_args=passed)
+    segments >> affinity >> embeddings >> made >> pricing >> passed >> publish
+    segments >> evaluation >> passed
+
+
+bundles()
