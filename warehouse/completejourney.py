@@ -144,7 +144,7 @@ def _products(connection: Any, settings: Settings) -> str:
                p.product_id IS NOT NULL AS known, coalesce(lines, 0) AS lines
         FROM products_source p FULL JOIN (
             SELECT CAST(sku AS BIGINT) AS product_id, count(*) AS lines,
-                   max(ordered_at) FILTER (net_cents > 0) AS last_sold
+                   max(ordered_at) FILTER (net_cents > 0 AND list_price_cents > 0) AS last_sold
             FROM lines GROUP BY ALL) USING (product_id)
         ORDER BY product_id
     """).fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from warehouse.tables import TABLES
 from warehouse.views import connect, view
 
 READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
+REFUSED = "only one statement that reads can be asked, such as SELECT …; the tables are written by jobs"
 WIDEST_CELL = 60
 
 
@@ -63,25 +65,36 @@ def drawn(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _run(settings: Settings, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     with connect(settings) as connection:
         try:
-            for name in _named(connection, statement):
+            _only_reads(connection, statement)
+            for name in _named(settings, statement):
                 view(connection, settings, TABLES[name])
             _close_doors(connection, settings)
             result = connection.sql(statement)
             if result is None:
-                raise TandemError("only a statement that gives rows can be asked, such as SELECT …")
+                raise TandemError(REFUSED)
             return list(result.columns), result.fetchall()
         except duckdb.Error as error:
+            _say_if_never_made(settings, str(error))
             raise TandemError(_one_line(error)) from error
 
 
-def _named(connection: Any, statement: str) -> list[str]:
-    """The declared tables that `statement` reads. Raises TandemError where it is not one that only reads."""
+def _only_reads(connection: Any, statement: str) -> None:
     parsed = connection.extract_statements(statement)
     if len(parsed) != 1 or parsed[0].type not in READ_ONLY:
-        raise TandemError(
-            "only one statement that reads can be asked, such as SELECT …; the tables are written by jobs"
-        )
-    return sorted(set(connection.get_table_names(statement)) & TABLES.keys())
+        raise TandemError(REFUSED)
+
+
+def _named(settings: Settings, statement: str) -> list[str]:
+    """The tables of the lake whose names occur in `statement`."""
+    words = set(re.findall(r"\w+", statement.lower()))
+    return [name for name in TABLES if name in words and lake.exists(settings, name)]
+
+
+def _say_if_never_made(settings: Settings, message: str) -> None:
+    """Raises InputError where DuckDB misses a table that is declared but not in the lake."""
+    found = re.search(r"Table with name (\w+) does not exist", message)
+    if found and found[1].lower() in TABLES:
+        lake.open_table(settings, found[1].lower())
 
 
 def _close_doors(connection: Any, settings: Settings) -> None:

@@ -54,7 +54,7 @@ def home_of_rows(raw: Raw, regions: Regions) -> str:
         return f"coalesce({name_in('region')}, {quoted(regions.names[0])})"
     if "region" not in raw.columns:
         raise InputError(
-            f"{raw.kind}: no column region, and regions.toml names several ({', '.join(regions.names)}); name the column "
+            f"{raw.kind}: no column region, and regions.toml names several ({', '.join(regions.names)}); name it "
             f'in the mapping, [{raw.kind}] region = "…", or one for all, '
             f'[{raw.kind}.constant] region = "{regions.names[0]}"'
         )

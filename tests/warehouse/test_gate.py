@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tandem.errors import TandemError
+from tandem.settings import Settings
+from warehouse import gate, lake, ledger
+from warehouse.tables import BUNDLE_SETS, BUNDLES, PRICES, PRODUCTS, TABLES
+
+DAY = date(2024, 6, 1)
+
+
+def put(settings: Settings, table: str, rows: list[dict[str, Any]]) -> None:
+    lake.append(settings, TABLES[table], pa.Table.from_pylist(rows, schema=lake.arrow_schema(TABLES[table])))
+
+
+def product(sku: str, **further: Any) -> dict[str, Any]:
+    return {"sku": sku, "title": sku, "active": True, "source": "test", "currency": None} | further
+
+
+def price(sku: str, cents: int, sale: int | None = None) -> dict[str, Any]:
+    at = datetime(2024, 6, 1, tzinfo=UTC)
+    row = {"region": "shop", "sku": sku, "list_price_cents": cents, "sale_price_cents": sale, "currency": "EUR"}
+    return row | {"prices_as_of": at, "source": "test"}
+
+
+def bundle(bundle_id: str, *skus: str, customers: int = 9, bps: int = 0, floor: int | None = None) -> dict[str, Any]:
+    parts = [{"sku": sku, "quantity": 1, "floor_cents": floor, "substitutes": []} for sku in skus]
+    evidence = {"matched": "region", "basis": "counts", "orders_together": 20, "customers_together": customers}
+    return {
+        "as_of": DAY,
+        "region": "shop",
+        "segment": "*",
+        "bundle_id": bundle_id,
+        "release_id": "r1",
+        "currency": "EUR",
+        "components": parts,
+        "discount_bps": bps,
+        "score": 1.0,
+        "expected_profit_cents": None,
+        "evidence": evidence | {"lift": 2.0},
+        "inputs": "{}",
+    }
+
+
+def listed(anchor: str, *bundle_ids: str) -> dict[str, Any]:
+    held = [{"bundle_id": found, "confidence": 0.5, "matched": "region"} for found in bundle_ids]
+    return {"as_of": DAY, "region": "shop", "segment": "*", "anchor": anchor, "release_id": "r1", "bundles": held}
+
+
+@pytest.fixture
+def built(settings: Settings) -> Settings:
+    """A lake with tea and milk in one good bundle."""
+    lake.create(settings)
+    put(settings, PRODUCTS.name, [product("tea"), product("milk"), product("gone", active=False)])
+    put(settings, PRICES.name, [price("tea", 200), price("milk", 100), price("gone", 100)])
+    put(settings, BUNDLES.name, [bundle("b1", "tea", "milk", bps=1000)])
+    put(settings, BUNDLE_SETS.name, [listed("tea", "b1"), listed("milk", "b1")])
+    return settings
+
+
+def gates_of(breaches: list[gate.Breach]) -> list[str]:
+    return [breach.gate for breach in breaches]
+
+
+def test_a_good_build_passes_and_every_figure_is_said(built: Settings) -> None:
+    said: list[str] = []
+    gate.run(built, DAY, said.append)
+    assert gate.check(built, DAY) == []
+    assert said[0] == "passed  shop: min_anchors is 2, at least 1 asked for"
+    assert len(said) == 6
+
+
+def test_a_day_without_a_build_does_not_pass(built: Settings) -> None:
+    with pytest.raises(TandemError, match="the build of 2023-01-01 does not pass the gate.*\n  shop: min_anchors is 0"):
+        gate.run(built, date(2023, 1, 1), print)
+
+
+def test_bundles_of_products_that_are_gone_are_breaches_with_examples(built: Settings) -> None:
+    put(built, BUNDLES.name, [bundle("b2", "tea", "gone"), bundle("b3", "tea", "unknown")])
+    (breach, unpriced) = gate.check(built, DAY)
+    assert (breach.gate, round(breach.figure, 3)) == ("max_orphan_share", 0.667)
+    assert breach.examples == ["b2 with gone", "b3 with unknown"]
+    assert (unpriced.gate, unpriced.examples) == ("max_unpriced_share", ["b3 with unknown"])
+
+
+def test_at_most_five_examples_are_given(built: Settings) -> None:
+    put(built, BUNDLES.name, [bundle(f"x{n}", "tea", "gone") for n in range(9)])
+    assert len(gate.check(built, DAY)[0].examples) == 5
+
+
+def test_bundles_of_too_few_customers_are_breaches(built: Settings) -> None:
+    put(built, BUNDLES.name, [bundle("b2", "tea", "milk", customers=4)])
+    (breach,) = gate.check(built, DAY)
+    assert (breach.gate, breach.figure, breach.examples) == ("max_below_k", 1, ["b2 with 4"])
+
+
+@pytest.mark.parametrize(
+    ("facts", "floor", "breached"),
+    [
+        ({"unit_cost_cents": 175, "currency": "EUR"}, None, True),
+        ({"unit_cost_cents": 175, "currency": "EUR"}, 184, False),
+        ({"unit_cost_cents": 100, "currency": "EUR"}, None, False),
+        ({"minimum_advertised_price_cents": 190, "currency": "EUR"}, None, True),
+        ({"unit_cost_cents": 175, "currency": "USD"}, None, False),
+    ],
+)
+def test_a_discount_below_what_cost_or_minimum_allow_is_a_breach(settings: Settings, facts, floor, breached) -> None:
+    lake.create(settings)
+    put(settings, PRODUCTS.name, [product("tea", **facts), product("milk")])
+    put(settings, PRICES.name, [price("tea", 200), price("milk", 200)])
+    put(settings, BUNDLES.name, [bundle("b1", "tea", "milk", bps=1000, floor=floor)])
+    put(settings, BUNDLE_SETS.name, [listed("tea", "b1")])
+    assert gates_of(gate.check(settings, DAY)) == (["max_below_floor"] if breached else [])
+
+
+def test_a_build_much_smaller_than_the_current_release_is_a_breach(built: Settings) -> None:
+    for state in ("staged", "sealed", "canary", "current"):
+        ledger.record(built, "shop", "r0", state, as_of=DAY, anchors=5 if state == "sealed" else None)
+    (breach,) = gate.check(built, DAY)
+    assert (breach.gate, breach.figure) == ("min_anchor_share_of_current", 0.4)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+import pytest
+
+from tandem.release import WrongTransition
+from tandem.settings import Settings
+from warehouse import ledger
+
+DAY = date(2024, 1, 1)
+
+
+def go(settings: Settings, region: str, release_id: str, *states: str) -> None:
+    for state in states:
+        ledger.record(settings, region, release_id, state, as_of=DAY, by="test", reason="because")
+
+
+def test_nothing_was_released_at_first(settings: Settings) -> None:
+    assert ledger.latest(settings) == []
+    assert ledger.state(settings, "a", "r1") == ""
+    assert ledger.current(settings, "a") is None
+    assert "no release yet" in ledger.as_text([])
+
+
+def test_a_release_goes_its_way_in_each_region_alone(settings: Settings) -> None:
+    go(settings, "a", "r1", "staged", "sealed", "canary", "current")
+    go(settings, "b", "r1", "staged")
+    assert ledger.current(settings, "a") == "r1"
+    assert ledger.current(settings, "b") is None
+    assert ledger.state(settings, "b", "r1") == "staged"
+
+
+def test_a_rollback_makes_the_backup_current_and_the_other_never_again(settings: Settings) -> None:
+    go(settings, "a", "r1", "staged", "sealed", "canary", "current", "backup")
+    go(settings, "a", "r2", "staged", "sealed", "canary", "current")
+    assert (ledger.current(settings, "a"), ledger.backup(settings, "a")) == ("r2", "r1")
+    go(settings, "a", "r2", "quarantined")
+    go(settings, "a", "r1", "current")
+    assert (ledger.current(settings, "a"), ledger.backup(settings, "a")) == ("r1", None)
+    with pytest.raises(WrongTransition, match="r2 is quarantined and cannot become staged"):
+        go(settings, "a", "r2", "staged")
+
+
+def test_a_step_that_does_not_lead_there_is_refused(settings: Settings) -> None:
+    with pytest.raises(WrongTransition, match="r1 is new and cannot become current; allowed: staged"):
+        go(settings, "a", "r1", "current")
+
+
+def test_counts_and_inputs_are_kept(settings: Settings) -> None:
+    ledger.record(
+        settings,
+        "a",
+        "r1",
+        "staged",
+        as_of=DAY,
+        anchors=3,
+        bundles=4,
+        checksum="00ff",
+        shards=2,
+        inputs={"b": 2, "a": 1},
+    )
+    (row,) = ledger.latest(settings)
+    assert (row["anchors"], row["bundles"], row["checksum"], row["shards"]) == (3, 4, "00ff", 2)
+    assert row["inputs"] == '{"a": 1, "b": 2}'
+    assert "00ff" in ledger.as_text([row])
+
+
+def test_writers_at_the_same_time_are_all_recorded_in_one_order(settings: Settings) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: go(settings, "a", f"r{number}", "staged"), range(8)))
+    rows = ledger.latest(settings)
+    assert {row["release_id"] for row in rows} == {f"r{number}" for number in range(8)}
+    assert len({row["at"] for row in rows}) == 8
+
+
+def test_of_two_that_take_the_same_step_one_is_refused(settings: Settings) -> None:
+    go(settings, "a", "r1", "staged")
+
+    def seal(_: int) -> str:
+        try:
+            go(settings, "a", "r1", "sealed")
+        except WrongTransition:
+            return "refused"
+        return "done"
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(seal, range(3))) == ["done", "refused", "refused"]
