@@ -55,15 +55,16 @@ def lines(job: Job, *, window_days: int, before: date | None = None) -> DataFram
 
 
 def baskets(lines: DataFrame, max_basket: int) -> DataFrame:
-    """Which products each order holds: distinct (region, order_id, customer_id, sku).
+    """One row per order: region, order_id, customer_id, skus (the different products it holds, sorted).
 
     Lines with a quantity or a price of zero or less do not count. Orders of more than `max_basket` different products
     (canteens, resellers) are left out: they would dominate pair counts, which grow with the square of their size.
     """
     bought = lines.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
-    held = bought.groupBy("region", "order_id", "sku").agg(F.min("customer_id").alias("customer_id"))
-    small = held.groupBy("region", "order_id").count().where(F.col("count") <= max_basket)
-    return held.join(small.drop("count"), ["region", "order_id"])
+    held = bought.groupBy("region", "order_id").agg(
+        F.min("customer_id").alias("customer_id"), F.array_sort(F.collect_set("sku")).alias("skus")
+    )
+    return held.where(F.size("skus") <= max_basket)
 
 
 def catalogue(job: Job) -> DataFrame:

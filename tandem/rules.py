@@ -32,7 +32,7 @@ class Bundling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How sets are made."""
 
     max_components: Annotated[int, msgspec.Meta(ge=2, le=4)] = 4
-    per_anchor: Positive = 12
+    per_anchor: Positive = 8
     """Bundles kept per anchor."""
     substitutes: Annotated[int, msgspec.Meta(ge=0, le=10)] = 3
     """Substitutes kept per component."""

@@ -1,0 +1,96 @@
+"""All jobs by name, and a whole build in one session: what the DAG does task by task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+
+from pyspark.sql import SparkSession
+
+from spark_jobs import affinity, bundles, delta, embeddings, evaluation, pricing, segments
+from spark_jobs import publish as publishing
+from spark_jobs import session as sessions
+from spark_jobs.facts import Job
+from tandem import regions as regions_file
+from tandem import rules as rules_file
+from tandem import segments as segments_file
+from tandem.settings import Settings
+from warehouse import gate, lake
+
+Say = Callable[[str], object]
+
+
+def _segments(job: Job) -> None:
+    delta.replace_day(segments.members(job), job.settings, "segment_members", job.as_of)
+
+
+def _affinity(job: Job) -> None:
+    delta.replace_day(affinity.affinity(job), job.settings, "affinity", job.as_of)
+
+
+def _embeddings(job: Job) -> None:
+    delta.replace_day(embeddings.neighbours(job), job.settings, "neighbours", job.as_of)
+
+
+def _bundles(job: Job) -> None:
+    made, lists = bundles.bundles_and_lists(job)
+    delta.replace_day(made, job.settings, "bundles", job.as_of)
+    delta.replace_day(lists, job.settings, "bundle_sets", job.as_of)
+
+
+def _pricing(job: Job) -> None:
+    delta.replace_day(pricing.priced(job), job.settings, "bundles", job.as_of)
+
+
+def _evaluation(job: Job) -> None:
+    delta.replace_day(evaluation.evaluations(job), job.settings, "evaluations", job.as_of)
+
+
+JOBS: dict[str, Callable[[Job], None]] = {
+    "segments": _segments,
+    "affinity": _affinity,
+    "embeddings": _embeddings,
+    "bundles": _bundles,
+    "pricing": _pricing,
+    "evaluation": _evaluation,
+}
+"""Each replaces its tables' rows of one day; in this order each finds what it reads."""
+
+
+def run_job(
+    spark: SparkSession, settings: Settings, name: str, as_of: date, inputs: Mapping[str, int] | None = None
+) -> None:
+    """One job for one day, on the pinned versions of the facts (default: the newest)."""
+    spark.catalog.clearCache()
+    JOBS[name](
+        Job(
+            spark=spark,
+            settings=settings,
+            as_of=as_of,
+            inputs=inputs or lake.versions(settings),
+            regions=regions_file.load(settings.config_folder),
+            segments=segments_file.load(settings.config_folder),
+            rules=rules_file.load(settings.config_folder),
+        )
+    )
+
+
+def run(settings: Settings, as_of: date, say: Say, *, publish_after: bool = True) -> None:
+    """A whole build in one session, gate and publishing included; a region that is down does not hold up the others."""
+    inputs = lake.versions(settings)
+    start = time.monotonic()
+    spark = sessions.create(settings, f"tandem build {as_of}")
+    say(f"spark        {time.monotonic() - start:6.1f} s")
+    for name in JOBS:
+        start = time.monotonic()
+        run_job(spark, settings, name, as_of, inputs)
+        say(f"{name:<12} {time.monotonic() - start:6.1f} s")
+    gate.run(settings, as_of, say)
+    if publish_after:
+        publishing.everywhere(spark, settings, as_of, say)
+
+
+def publish(settings: Settings, as_of: date, region: str, say: Say, *, spark: SparkSession | None = None) -> None:
+    """Publish the build of a day to one region."""
+    publishing.publish(spark or sessions.create(settings, f"tandem publish {region}"), settings, as_of, region, say)

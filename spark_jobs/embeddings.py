@@ -1,0 +1,111 @@
+"""Products whose buyers are alike: item factors by ALS (`implicit`), and each product's nearest neighbours.
+
+Hu, Koren & Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008. Neighbours of the same category
+repair a bundle; neighbours of other categories confirm a companion where counts are thin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from spark_jobs import affinity, facts
+from spark_jobs.facts import Job
+from spark_jobs.kernels import cells
+from spark_jobs.kernels.cells import Ints
+
+FACTORS, ITERATIONS, SEED = 48, 8, 7
+MIN_ORDERS = 5
+"""Products in fewer orders have no factors worth comparing."""
+OTHERS, ALIKE = 20, 10
+"""Neighbours kept of other categories, and of the same."""
+BLOCK = 1024
+FOUND = "sku string, neighbour string, similarity double, same_category boolean, rank int"
+
+
+def neighbours(job: Job) -> DataFrame:
+    """The neighbours table of the day. All regions learn together: one matrix, one task (80 bytes an entry)."""
+    product = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"))
+    bought = (
+        affinity.baskets(job).select(F.col("customer_id").alias("customer"), "skus").groupBy(F.lit("all").alias("all"))
+    )
+    known = product.withColumn("all", F.lit("all")).groupBy("all")
+    found = bought.cogroup(known).applyInArrow(_find, FOUND)
+    return found.select(F.lit(job.as_of).alias("as_of"), "sku", "neighbour", "similarity", "same_category", "rank")
+
+
+def _find(bought: pa.Table, products: pa.Table) -> pa.Table:
+    cell = cells.cell(bought["customer"], bought["skus"])
+    place = pc.index_in(cell.skus, products["sku"].combine_chunks())
+    usable = pc.is_valid(place).to_numpy(zero_copy_only=False) & (cell.item_counts >= MIN_ORDERS)
+    kept = np.flatnonzero(usable)
+    number = np.full(len(cell.skus), -1, np.int32)
+    number[kept] = np.arange(len(kept))
+    skus = cell.skus.take(pa.array(kept))
+    category = cells.codes(products["category"].take(place.take(pa.array(kept))))[0]
+    owner = np.repeat(cell.order_customer, np.diff(cell.order_starts))
+    item = number[cell.order_items]
+    vectors = factors(owner[item >= 0], item[item >= 0], int(cell.order_customer.max(initial=0)) + 1, len(kept))
+    parts = list(nearest(vectors, category))
+    left, right, similarity, same, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pa.table(
+        {
+            "sku": skus.take(pa.array(left)),
+            "neighbour": skus.take(pa.array(right)),
+            "similarity": similarity.astype(np.float64),
+            "same_category": same,
+            "rank": rank.astype(np.int32),
+        }
+    )
+
+
+def factors(owner: Ints, item: Ints, owners: int, items: int) -> NDArray[np.float32]:
+    """Unit vectors of shape (items, FACTORS) from one (customer, item) a line, in any order.
+
+    A customer's interest in an item is 1 + ln(orders of it).
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+    from scipy.sparse import csr_matrix
+    from threadpoolctl import threadpool_limits
+
+    bought = csr_matrix((np.ones(len(item), np.float32), (owner, item)), shape=(owners, items))
+    bought.sum_duplicates()
+    bought.data = 1 + np.log(bought.data)
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=FACTORS, iterations=ITERATIONS, regularization=0.05, random_state=SEED, num_threads=1
+        )
+        model.fit(bought, show_progress=False)
+    vectors = np.asarray(model.item_factors, np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(
+    vectors: NDArray[np.float32], category: Ints
+) -> Iterator[tuple[Ints, Ints, NDArray[np.float32], NDArray[np.bool_], Ints]]:
+    """Blocks of (item, neighbour, similarity, same category, rank); at most OTHERS and ALIKE an item, none its own."""
+    for start in range(0, len(vectors), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(vectors)))
+        similarity = vectors[block] @ vectors.T
+        similarity[np.arange(len(block)), block] = -np.inf
+        same = category[block][:, None] == category[None, :]
+        for wanted, keep in ((same, ALIKE), (~same, OTHERS)):
+            yield _best(block, np.where(wanted, similarity, -np.inf), keep, wanted is same)
+
+
+def _best(block: NDArray[np.int64], similarity: NDArray[np.float32], keep: int, same: bool):  # type: ignore[no-untyped-def]
+    keep = min(keep, similarity.shape[1])
+    best = np.argpartition(-similarity, keep - 1, axis=1)[:, :keep]
+    values = np.take_along_axis(similarity, best, 1)
+    order = np.lexsort((best, -values), axis=1)
+    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+    rank = np.broadcast_to(np.arange(1, keep + 1), best.shape)
+    real = np.isfinite(values)
+    item = np.broadcast_to(block[:, None], best.shape)
+    return item[real], best[real], values[real], np.full(int(real.sum()), same), rank[real]

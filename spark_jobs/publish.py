@@ -1,0 +1,6 @@
+def everywhere(*a):
+    pass
+
+
+def publish(*a):
+    pass
