@@ -70,7 +70,7 @@ def import_completejourney(settings: settings_file.Settings) -> None:
 @click.option("--regions-from-data", is_flag=True, help="Add regions that regions.toml does not name.")
 @click.pass_obj
 def import_csv(
-    settings: settings_file.Settings, *, mapping: Path | None, regions_from_data: bool, **files: str | None
+    settings: settings_file.Settings, /, *, mapping: Path | None, regions_from_data: bool, **files: str | None
 ) -> None:
     """A retailer's own files."""
     from warehouse import import_files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, Overflow
 
 _TWO_PLACES = (
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY "
@@ -33,7 +33,7 @@ def minor_units(amount: str | Decimal | int, currency: str) -> int:
     try:
         value = Decimal(amount)
         scaled = value.scaleb(EXPONENTS[currency]).quantize(Decimal(1), rounding=ROUND_HALF_UP)
-    except InvalidOperation as error:
+    except (InvalidOperation, Overflow) as error:
         raise ValueError(f"{amount!r} is not an amount of money") from error
     except KeyError as error:
         raise ValueError(f"{currency!r} is no ISO 4217 currency") from error

@@ -66,6 +66,8 @@ class Signer:
             key_id, _, secret = part.partition(":")
             if not key_id or len(secret) < 16:
                 raise ConfigError(f"TANDEM_QUOTE_KEYS: key {number} is not id:secret with 16 or more characters")
+            if key_id in keys:
+                raise ConfigError(f"TANDEM_QUOTE_KEYS: key {number} has the id {key_id!r} of one before it")
             keys[key_id] = secret.encode()
         return cls(keys)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -73,16 +74,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.config or self.home / "config"
 
     def secret(self, name: str) -> str:
-        """The secret kept in `$TANDEM_HOME/secrets/NAME`; made (mode 0600) where there is none."""
+        """The secret kept in `$TANDEM_HOME/secrets/NAME`; made (mode 0600) where there is none.
+
+        It appears whole or not at all: of several processes that start at once, all get the same.
+        """
         path = self.home / "secrets" / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_text(encoding="ascii").strip()
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(made := secrets.token_hex(32))
-        return made
+        if not path.exists():
+            draft = path.with_name(f"{name}.{secrets.token_hex(8)}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        return path.read_text(encoding="ascii").strip()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
