@@ -66,8 +66,8 @@ export class Card {
         element("span", { class: "part-title" }, this.shop.title(part.sku)),
         instead ? element("span", { class: "instead" }, `instead of ${this.shop.title(part.substituted_for)}`) : null,
         element("span", { class: "part-facts" },
-          element("span", { class: "quantity" }, `${part.quantity} ×`),
-          element("span", { class: changed ? "each changed" : "each" }, part.unit_price === null ? "" : ` ${money(part.unit_price, currency)} each`)),
+          element("span", { class: "quantity" }, part.unit_price === null ? `${part.quantity} piece${part.quantity > 1 ? "s" : ""}` : `${part.quantity} × `),
+          element("span", { class: changed ? "each changed" : "each" }, part.unit_price === null ? "" : money(part.unit_price, currency) + (part.quantity > 1 ? " each" : ""))),
       );
     });
     this.parts.replaceChildren(...rows);

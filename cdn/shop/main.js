@@ -7,7 +7,7 @@ import { Combobox } from "./combobox.js";
 import { Edge } from "./edge.js";
 import { byId, element, portrait, say } from "./element.js";
 import { Floor } from "./floor.js";
-import { age, money, whole } from "./words.js";
+import { age, levels, money, whole } from "./words.js";
 
 const BEAT_MS = 500;
 const SLOW_BEAT_MS = 2000;
@@ -119,6 +119,7 @@ class Shop {
     const known = Array.from(byId("segment").options, (option) => option.value);
     byId("segment").value = known.includes(segment) ? segment : "*";
     byId("starters").hidden = Boolean(sku);
+    document.body.toggleAttribute("data-looking", Boolean(sku));
     if (!sku) return this.#starters();
     if (!cdn.manifest) return undefined;
     try {
@@ -142,6 +143,7 @@ class Shop {
     const listed = lists[this.segment] || lists["*"] || [];
     this.cards = listed.map((place) => new Card(place, shard.bundles[place.id], this));
     this.fresh = true;
+    this.liveAt = 0;
     byId("bundle-list").replaceChildren(...this.cards.map((card) => card.node));
     byId("no-bundles").hidden = listed.length > 0;
     byId("bundles").hidden = false;
@@ -156,7 +158,7 @@ class Shop {
     const product = this.product(this.sku);
     byId("product-portrait").replaceChildren(portrait(product));
     say(byId("product-title"), this.title(this.sku));
-    say(byId("product-facts"), [product?.brand, product?.category?.replaceAll(" > ", " › "), `No. ${this.sku}`].filter(Boolean).join(" · "));
+    say(byId("product-facts"), [product?.brand, product?.category && levels(product.category), `No.\u00a0${this.sku}`].filter(Boolean).join(" · "));
     say(byId("product-price"), "");
     say(byId("product-stock"), "");
     document.title = `${this.title(this.sku)} · Tandem`;

@@ -35,6 +35,11 @@ export function age(then, now = Date.now()) {
   return `${Math.round(seconds / 86400)} days old`;
 }
 
+// "GROCERY > FLUID MILK PRODUCTS" → "Grocery › Fluid milk products"
+export function levels(category) {
+  return category.split(" > ").map((level) => (level === level.toUpperCase() ? level.slice(0, 1) + level.slice(1).toLowerCase() : level)).join(" › ");
+}
+
 export const whole = new Intl.NumberFormat();
 const oneDigit = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
