@@ -16,7 +16,6 @@ import json
 import os
 import shlex
 import sqlite3
-import subprocess
 import sys
 import sysconfig
 import time
@@ -98,13 +97,14 @@ def setup(settings: Settings, say: Say) -> dict[str, str]:
     found = environment(settings)
     home = folder(settings)
     (home / "spark").mkdir(parents=True, exist_ok=True)
-    _run(["python", "-m", "spark_jobs.session", "--defaults", str(home / "spark" / "spark-defaults.conf")], found)
+    defaults = ["python", "-m", "spark_jobs.session", "--defaults", str(home / "spark" / "spark-defaults.conf")]
+    processes.run(defaults, home / "setup.log", found)
     done = home / "prepared"
     wanted = f"{importlib.metadata.version('apache-airflow')}\n{POOLS.read_text(encoding='ascii')}"
     if not done.is_file() or done.read_text(encoding="ascii") != wanted:
         with _timed("airflow: database and pools made", say):
-            _run(["airflow", "db", "migrate"], found)
-            _run(["airflow", "pools", "import", str(POOLS)], found)
+            processes.run(["airflow", "db", "migrate"], home / "setup.log", found)
+            processes.run(["airflow", "pools", "import", str(POOLS)], home / "setup.log", found)
             done.write_text(wanted, encoding="ascii")
     return found
 
@@ -202,13 +202,6 @@ def _database(settings: Settings) -> Path:
 
 def _fernet_key(settings: Settings) -> str:
     return base64.urlsafe_b64encode(bytes.fromhex(settings.secret("airflow-fernet"))).decode()
-
-
-def _run(command: list[str], variables: dict[str, str]) -> None:
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise processes.Failed(f"{shlex.join(command)} ended with code {done.returncode}:\n{last}")
 
 
 @contextlib.contextmanager

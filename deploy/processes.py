@@ -34,6 +34,29 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str] = os
     return os.posix_spawnp(command[0], list(command), environment, file_actions=actions, setsid=True, setsigdef=signals)
 
 
+def run(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] = os.environ,
+    say: Callable[[str], object] | None = None,
+) -> None:
+    """Run `command` in a group of its own to its end; what it writes goes to `log`, and as it comes to `say`.
+
+    Raises Failed, with the log's tail, where it ends with another code than 0. On Ctrl-C the group is ended.
+    """
+    log.unlink(missing_ok=True)
+    pid, told = start(command, log, environment), 0
+    try:
+        while (code := exit_code(pid)) is None:
+            time.sleep(0.1)
+            told = _relay(log, told, say)
+        _relay(log, told, say)
+    finally:
+        stop(pid)
+    if code:
+        raise Failed(f"{' '.join(command)} ended with code {code}; the end of {log}:\n{tail(log)}")
+
+
 def wait_until(ready: Callable[[], bool], pid: int, log: Path, name: str, seconds: float) -> None:
     """Return once `ready()` holds. Raises Failed, with the log's tail, where our child ends or time runs out before."""
     end = time.monotonic() + seconds
@@ -88,6 +111,18 @@ def tail(log: Path, lines: int = 15) -> str:
         return "    (nothing was written)"
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     return "\n".join(f"    {line}" for line in text) or "    (nothing was written)"
+
+
+def _relay(log: Path, told: int, say: Callable[[str], object] | None) -> int:
+    """Say the whole lines of `log` after byte `told`; gives how far that is."""
+    if say is None or not log.is_file():
+        return told
+    with log.open("rb") as file:
+        file.seek(told)
+        whole = file.read().rpartition(b"\n")[0]
+    for line in whole.decode(errors="replace").splitlines():
+        say(f"    {line}")
+    return told + (len(whole) + 1 if whole else 0)
 
 
 def _stat(pid: int) -> list[str] | None:

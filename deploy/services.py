@@ -18,8 +18,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy import processes
@@ -54,7 +54,10 @@ class Server:
     """Writes its configuration and gives its command line."""
     ping: Callable[[], bool]
     """True once it answers as it should."""
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     grace_seconds: float = processes.GRACE_SECONDS
+    mend: str = "give another port in regions.toml"
+    """What else to do where its port is taken."""
 
     @property
     def log(self) -> Path:
@@ -81,8 +84,7 @@ class Server:
             processes.stop(pid, self.grace_seconds)
         if _listens(self.port):
             raise PortTaken(
-                f"{self.name}: port {self.port} on 127.0.0.1 is taken by another program; "
-                f"stop that one, or give another port in regions.toml"
+                f"{self.name}: port {self.port} on 127.0.0.1 is taken by another program; stop that one, or {self.mend}"
             )
         self._launch()
         return True
@@ -96,7 +98,7 @@ class Server:
         return pid is not None
 
     def _launch(self) -> None:
-        pid = processes.start(self.command(), self.log)
+        pid = processes.start(self.command(), self.log, self.environment)
         try:
             held = {"pid": pid, "started_at": processes.started_at(pid)}
             self.state.write_text(json.dumps(held), encoding="ascii")
@@ -167,9 +169,11 @@ def redis_server(settings: Settings, name: str, url: str) -> Server:
             *([f'requirepass "{password}"'] if password else []),
         ]
         _write_private(folder / "redis.conf", "\n".join(lines) + "\n")
-        return [_binary("redis-server"), str(folder / "redis.conf")]
+        return [binary("redis-server"), str(folder / "redis.conf")]
 
-    return Server(f"redis-{name}", port, _run(settings) / f"redis-{name}.json", command, lambda: _pong(port, password))
+    return Server(
+        f"redis-{name}", port, run_folder(settings) / f"redis-{name}.json", command, lambda: _pong(port, password)
+    )
 
 
 def object_store(settings: Settings, port: int, buckets: list[str]) -> Server:
@@ -185,12 +189,12 @@ def object_store(settings: Settings, port: int, buckets: list[str]) -> Server:
         identities = settings.home.absolute() / "secrets" / f"s3-identities-{port}.json"
         _write_private(identities, json.dumps(_identities(settings, buckets)))
         ports = _keep_ports(free, 7)
-        return [_binary("weed"), *_weed(folder, identities, port, ports)]
+        return [binary("weed"), *_weed(folder, identities, port, ports)]
 
     def ping() -> bool:
         return free.is_file() and _store_answers(port, json.loads(free.read_text(encoding="ascii"))[0])
 
-    state = _run(settings) / f"objects-{port}.json"
+    state = run_folder(settings) / f"objects-{port}.json"
     return Server(f"objects-{port}", port, state, command, ping, grace_seconds=STORE_GRACE_SECONDS)
 
 
@@ -256,7 +260,7 @@ def _pong(port: int, password: str) -> bool:
     return answer.endswith(b"+PONG\r\n")
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     """A server's binary: of this environment, or else of the system."""
     own = Path(sysconfig.get_path("scripts")) / name
     if own.is_file():
@@ -314,15 +318,16 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _run(settings: Settings) -> Path:
+def run_folder(settings: Settings) -> Path:
+    """Where process numbers and logs of what runs lie."""
     return settings.home.absolute() / "run"
 
 
 @contextlib.contextmanager
 def _only_one(settings: Settings) -> Iterator[None]:
     """Two starts at once wait for each other."""
-    _run(settings).mkdir(parents=True, exist_ok=True)
-    with (_run(settings) / "lock").open("w", encoding="ascii") as file:
+    run_folder(settings).mkdir(parents=True, exist_ok=True)
+    with (run_folder(settings) / "lock").open("w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

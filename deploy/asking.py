@@ -1,0 +1,129 @@
+"""Ask what runs: the edge and the CDN over HTTP, the lake and the ledger through the `tandem` command."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from deploy.services import binary
+from tandem import config, release
+from tandem.errors import TandemError, Unavailable
+from tandem.regions import Regions
+from tandem.settings import Settings
+
+PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """GET `url`, or POST `body` to it; an error status is an answer too. Raises Unavailable where nobody answers."""
+    request = urllib.request.Request(url, data=body, headers=dict(headers or {}))  # noqa: S310 - http, from settings
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as got:  # noqa: S310
+            return _answer(got.status, got.headers, got.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return _answer(error.code, error.headers, error.read())
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"{url} does not answer: {error}") from error
+
+
+def post(url: str, value: object) -> Answer:
+    return ask(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+def edge_url(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.edge_host in {"", "0.0.0.0", "::"} else settings.edge_host  # noqa: S104
+    return f"http://{host}:{settings.edge_port}"
+
+
+def delta_key(settings: Settings) -> str:
+    """A key that may post deltas."""
+    return settings.delta_keys.split(",")[0].strip() or settings.secret("deltas")
+
+
+def tandem(settings: Settings, *arguments: str) -> str:
+    """What the `tandem` command prints. Raises TandemError with its own message."""
+    command = [binary("tandem"), *arguments]
+    done = subprocess.run(command, env=environment(settings), capture_output=True, check=False, encoding="utf-8")
+    if done.returncode:
+        raise TandemError(f"tandem {arguments[0]}: {done.stderr.strip().removeprefix('Error: ')}")
+    return done.stdout
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables of a process that works on the same folder, wherever it is started."""
+    return {**os.environ, "TANDEM_HOME": str(settings.home.absolute())}
+
+
+def sql(settings: Settings, statement: str) -> list[dict[str, Any]]:
+    """Rows of the Delta tables."""
+    rows: list[dict[str, Any]] = json.loads(tandem(settings, "sql", "--json", statement))
+    return rows
+
+
+def versions(settings: Settings) -> dict[str, int]:
+    """The newest Delta version of every table that exists."""
+    lines = [line.split() for line in tandem(settings, "tables").splitlines()]
+    return {parts[0]: int(parts[1]) for parts in lines if len(parts) > 1 and parts[1].isdigit()}
+
+
+def published(settings: Settings, regions: Regions, as_of: date) -> bool:
+    """Every region shows, in ledger and CDN, the release that a build of `as_of` would make now."""
+    newest, digest = versions(settings), config.digest(settings.config_folder)
+    current = {
+        row["region"]: row
+        for row in json.loads(tandem(settings, "releases", "--json"))
+        if row["state"] == "current" and row["as_of"] == as_of.isoformat()
+    }
+    for region in regions.region:
+        row = current.get(region.name)
+        inputs = json.loads(row["inputs"] or "{}") if row else {}
+        if row is None or any(newest.get(table) != version for table, version in inputs.items()):
+            return False
+        if row["release_id"] != release.release_id(as_of, inputs, digest):
+            return False
+        shown = ask(f"{region.object_store.public_url}/{region.name}/current.json")
+        if shown.status != 200 or shown.json["release"] != row["release_id"]:
+            return False
+    return True
+
+
+def popular(settings: Settings, as_of: date, count: int) -> dict[str, list[str]]:
+    """Each region's products with bundles of their own, by the number of orders, most first."""
+    rows = sql(
+        settings,
+        f"""
+        SELECT b.region, b.anchor FROM bundle_sets b JOIN sales_lines s ON s.region = b.region AND s.sku = b.anchor
+        WHERE b.as_of = DATE '{as_of}' AND b.segment = '*' GROUP BY b.region, b.anchor
+        QUALIFY row_number() OVER (PARTITION BY b.region ORDER BY count(*) DESC, b.anchor) <= {count:d}
+        ORDER BY b.region, count(*) DESC, b.anchor
+        """,  # noqa: S608 - a date and a number
+    )
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["region"], []).append(row["anchor"])
+    return found
+
+
+def _answer(status: int, headers: Any, body: bytes) -> Answer:
+    plain = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
+    return Answer(status, {key.lower(): value for key, value in headers.items()}, plain)

@@ -1,0 +1,219 @@
+"""The whole path on this machine: `python -m deploy.demo [--check]`, or `make demo`.
+
+Every step says what it did and its seconds; what is there already is used again. Ctrl-C stops everything that this
+started. With `--check` the edge and the CDN are asked a few real questions, then everything is stopped; exit 0 or 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from types import FrameType
+
+from deploy import airflow, asking, processes, questions, services
+from deploy.feed import PRODUCTS, Feed
+from tandem import regions as regions_file
+from tandem import settings as settings_file
+from tandem.errors import TandemError, Unavailable
+from tandem.regions import Regions
+from tandem.settings import Settings
+
+AS_OF = date(2017, 12, 31)
+"""Business day of the demo: the last of the Complete Journey's year."""
+STEPS = 7
+READY_SECONDS = 60.0
+ANCHORS_ASKED = 40
+
+Say = Callable[[str], object]
+
+
+class Demo:
+    """One run of the demo; what it started is stopped by the stack that it was given."""
+
+    def __init__(self, settings: Settings, as_of: date, stack: contextlib.ExitStack, say: Say) -> None:
+        self.settings = settings
+        self.regions: Regions = regions_file.load(settings.config_folder)
+        self.as_of = as_of
+        self._stack = stack
+        self._say = say
+        self._step = 0
+
+    def up(self) -> dict[str, list[str]]:
+        """All steps up to a running edge with a live feed; gives each region's popular products."""
+        start = time.monotonic()
+        with self._timed("Spark's packages"):
+            self._run(["python", "-m", "spark_jobs.session", "--fetch"], "spark-packages")
+        with self._timed("Servers: a Redis per region, the object store"):
+            started = services.start(self.settings, self.regions, self._detail)
+            self._stack.callback(services.stop, started, self._say)
+        with self._timed("Facts: one year of baskets of the Complete Journey"):
+            self._import()
+        with self._timed(f"Airflow: the DAG bundles for {self.as_of}"):
+            self._build()
+        with self._timed("Shop page: uploaded to the CDN's bucket"):
+            self._run(["tandem", "shop"], "shop")
+        with self._timed("Edge: all regions"):
+            self._serve()
+        with self._timed("Live feed: stock goes down with sales and up with deliveries"):
+            popular = self._feed()
+        self._say(f"up after {time.monotonic() - start:.0f} s")
+        return popular
+
+    def check(self, popular: dict[str, list[str]]) -> None:
+        """Ask every region. Raises TandemError where an answer is not what it has to be."""
+        for region in self.regions.region:
+            self._say(f"{region.name}:")
+            questions.check(self.settings, region, popular.get(region.name, [])[:ANCHORS_ASKED], self._say)
+
+    def links(self) -> None:
+        edge, shop = asking.edge_url(self.settings), self.regions.region[0].object_store.public_url
+        self._say(
+            f"""
+  Shop page   {shop}/shop/index.html#key={asking.delta_key(self.settings)}
+              (the key lets the page's panel change stock and prices)
+  Edge API    {edge}/docs   {edge}/v1/{self.regions.names[0]}/live?skus=…
+  Tables      tandem tables
+              tandem sql "SELECT * FROM bundles LIMIT 5"
+              tandem releases
+              (with .venv/bin on the PATH and TANDEM_HOME={self.settings.home.absolute()})
+  Logs        {services.run_folder(self.settings)}
+
+Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a person
+        )
+
+    def wait(self) -> None:
+        """Until Ctrl-C. Raises Failed where the edge ends by itself."""
+        edge = self._edge()
+        while edge.pid is not None:
+            time.sleep(0.5)
+        raise processes.Failed(f"the edge has ended; the end of {edge.log}:\n{processes.tail(edge.log)}")
+
+    def _import(self) -> None:
+        held = asking.versions(self.settings).get("sales_lines", 0)
+        lines = asking.sql(self.settings, "SELECT count(*) AS n FROM sales_lines")[0]["n"] if held else 0
+        if lines:
+            self._detail(f"the lake holds {lines:,} lines already")
+        else:
+            self._run(["tandem", "import", "completejourney"], "import")
+
+    def _build(self) -> None:
+        if asking.published(self.settings, self.regions, self.as_of):
+            self._detail("published to every region already, from these facts and this configuration")
+        else:
+            airflow.test(self.settings, self.as_of, self._detail)
+
+    def _edge(self) -> services.Server:
+        url = asking.edge_url(self.settings)
+
+        def ping() -> bool:
+            with contextlib.suppress(Unavailable):
+                return asking.ask(f"{url}/healthz").status == 200
+            return False
+
+        return services.Server(
+            name="edge",
+            port=self.settings.edge_port,
+            state=services.run_folder(self.settings) / "edge.json",
+            command=lambda: [services.binary("tandem"), "serve"],
+            ping=ping,
+            environment=asking.environment(self.settings),
+            mend="set TANDEM_EDGE_PORT",
+        )
+
+    def _serve(self) -> None:
+        """A new edge; one that a killed demo left behind would know neither new code nor new settings."""
+        edge = self._edge()
+        edge.stop()
+        self._stack.callback(services.stop, [edge], self._say)
+        edge.start()
+        url, end = f"{asking.edge_url(self.settings)}/readyz", time.monotonic() + READY_SECONDS
+        while (answer := asking.ask(url)).status != 200:
+            if time.monotonic() > end:
+                lacking = answer.json.get("missing", answer.json)
+                raise Unavailable(
+                    f"the edge lacks {lacking}; `tandem publish --as-of {self.as_of} --region REGION` brings it. "
+                    f"The end of {edge.log}:\n{processes.tail(edge.log)}"
+                )
+            time.sleep(0.1)
+
+    def _feed(self) -> dict[str, list[str]]:
+        popular = asking.popular(self.settings, self.as_of, PRODUCTS)
+        feed, stop = Feed(self.settings, popular), threading.Event()
+        self._detail(f"{feed.tick()} changes told, then some every second")
+        thread = threading.Thread(target=feed.run, args=(stop, self._say), name="feed")
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(stop.set)
+        return popular
+
+    def _run(self, command: list[str], name: str) -> None:
+        log = services.run_folder(self.settings) / f"{name}.log"
+        first = services.binary(command[0])
+        processes.run([first, *command[1:]], log, asking.environment(self.settings), self._say)
+
+    def _detail(self, line: str) -> None:
+        self._say(f"    {line}")
+
+    @contextlib.contextmanager
+    def _timed(self, title: str) -> Iterator[None]:
+        self._step += 1
+        self._say(f"{self._step}/{STEPS} {title}")
+        start = time.monotonic()
+        yield
+        self._detail(f"{time.monotonic() - start:.1f} s")
+
+
+def run(settings: Settings, as_of: date, say: Say, *, check: bool) -> None:
+    """The demo from start to end. Raises TandemError where a step fails; everything started is stopped in any case."""
+    stack = contextlib.ExitStack()
+    try:
+        demo = Demo(settings, as_of, stack, say)
+        popular = demo.up()
+        if check:
+            demo.check(popular)
+        else:
+            demo.links()
+            demo.wait()
+    finally:
+        _on_signals(signal.SIG_IGN)  # what is being stopped is stopped to the end
+        stack.close()
+
+
+def _interrupted(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _on_signals(what: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, what)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m deploy.demo", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="ask edge and CDN a few questions, then stop; exit 0 or 1")
+    parser.add_argument("--as-of", type=date.fromisoformat, default=AS_OF, help="business day (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    _on_signals(_interrupted)
+    try:
+        run(settings_file.from_environment(), options.as_of, _say, check=options.check)
+    except TandemError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130 if options.check else 0
+    print("every answer is right")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
