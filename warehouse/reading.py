@@ -227,8 +227,8 @@ def _parquet(path: Path, header: list[str]) -> str:
 def _as_text(name: str, kind: pa.DataType) -> str:
     column = '"' + name.replace('"', '""') + '"'
     if pa.types.is_floating(kind):
-        exact = f"CAST(TRY_CAST({column} AS DECIMAL(30,12)) AS VARCHAR)"
-        return f"coalesce({exact}, CAST({column} AS VARCHAR))"
+        exact = f"CAST(CAST({column} AS DECIMAL(30,12)) AS VARCHAR)"
+        return f"CASE WHEN isfinite({column}) AND abs({column}) < 1e17 THEN {exact} ELSE CAST({column} AS VARCHAR) END"
     if pa.types.is_list(kind):
         return f"array_to_string({column}, ';')"
     return f"CAST({column} AS VARCHAR)"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -69,10 +68,10 @@ def test_every_active_product_has_a_price_and_a_stock_in_every_region(ask_journe
 
 
 def test_what_sells_but_is_in_no_catalogue_is_kept_and_inactive(ask_journey) -> None:
-    found = ask_journey(
-        "select title, active, category from products where title like 'Product %' and category is null"
-    )
-    assert len(found) == 3 or all(re.fullmatch(r"Product \d+", title) for title, *_ in found)
+    assert ask_journey("""
+        select title, any_value(active), count(*) from products join sales_lines using (sku)
+        where category is null group by 1 order by 3 desc
+    """) == [("Product 1093587", False, 25), ("Product 926775", False, 5), ("Product 316011", False, 2)]
     assert ask_journey("select count(*) from sales_lines anti join products using (sku)") == [(0,)]
 
 
@@ -89,19 +88,16 @@ def test_households_bring_their_demographics_and_no_consent(ask_journey) -> None
     assert ask_journey("select count(*), sum(len(consents)), sum((len(attributes) > 0)::int) from customers") == [
         (2_469, 0, 801)
     ]
-    assert ask_journey("""
-        select attributes from customers where customer_id = '1'
-    """) == [([{"name": "age", "value": "65+"}, {"name": "income", "value": "35-49K"}] + found_after(),)]
-
-
-def found_after() -> list[dict[str, Any]]:
-    return [
-        {"name": "home_ownership", "value": "Homeowner"},
-        {"name": "marital_status", "value": "Married"},
-        {"name": "household_size", "value": "2"},
-        {"name": "household_comp", "value": "2 Adults No Kids"},
-        {"name": "kids_count", "value": "0"},
-    ]
+    (attributes,) = ask_journey("select attributes from customers where customer_id = '1'")[0]
+    assert {pair["name"]: pair["value"] for pair in attributes} == {
+        "age": "65+",
+        "income": "35-49K",
+        "home_ownership": "Homeowner",
+        "marital_status": "Married",
+        "household_size": "2",
+        "household_comp": "2 Adults No Kids",
+        "kids_count": "0",
+    }
 
 
 def test_each_step_says_its_rows_and_the_balance_of_the_regions(journey) -> None:
