@@ -8,6 +8,8 @@ CURRENT = "{region}/current.json"
 """The manifest: the one key of a region whose content changes."""
 SHARD = "{region}/{release}/{shard}.json"
 SEARCH = "{region}/{release}/search.json"
+KEPT_MANIFEST = "{region}/{release}/manifest.json"
+"""The manifest of a release, kept beside its files: what CURRENT is when that release is shown."""
 RELEASE = "{region}/{release}/"
 """Prefix of all that one release has."""
 SHOP = "shop/{path}"
@@ -32,6 +34,10 @@ def shard_key(region: str, release: str, shard: int) -> str:
 
 def search_key(region: str, release: str) -> str:
     return SEARCH.format(region=region, release=release)
+
+
+def kept_manifest_key(region: str, release: str) -> str:
+    return KEPT_MANIFEST.format(region=region, release=release)
 
 
 def release_prefix(region: str, release: str) -> str:

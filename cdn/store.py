@@ -113,9 +113,24 @@ class ObjectStore:
             keys.manifest_key(region), manifest.encode(content), _Headers(JSON, MANIFEST), keys.surrogate_keys(region)
         )
 
+    def keep_manifest(self, content: Manifest) -> None:
+        """Keep the manifest beside its release's files, so that a switch to that release is one write."""
+        self._put(
+            keys.kept_manifest_key(content.region, content.release),
+            manifest.encode(content),
+            _Headers(JSON, IMMUTABLE),
+            keys.surrogate_keys(content.region, content.release),
+        )
+
     def manifest(self, region: str) -> Manifest | None:
         """What `region` shows now; None before its first release."""
-        key = keys.manifest_key(region)
+        return self._manifest(keys.manifest_key(region))
+
+    def manifest_of(self, region: str, release: str) -> Manifest | None:
+        """The manifest kept for a release; None where it was never published whole."""
+        return self._manifest(keys.kept_manifest_key(region, release))
+
+    def _manifest(self, key: str) -> Manifest | None:
         body = self._get(key)
         try:
             return None if body is None else manifest.decode(body)

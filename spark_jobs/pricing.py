@@ -23,9 +23,7 @@ def priced(job: Job) -> DataFrame:
     parts = exploded.select("*", "component.sku").join(_parts(job, exploded), ["region", "sku"])
     placed = F.collect_list(F.struct("place", "part"))
     totals = parts.groupBy(key).agg(
-        F.transform(F.array_sort(F.collect_list(F.struct("place", "part"))), lambda entry: entry["part"]).alias(
-            "parts"
-        ),
+        F.transform(F.array_sort(placed), lambda entry: entry["part"]).alias("parts"),
         F.sum("price_cents").alias("price_cents"),
         F.sum(F.least(F.col("part.floor_cents"), "price_cents")).alias("floor_cents"),
         F.sum("cost_cents").alias("cost_cents"),

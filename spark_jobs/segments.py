@@ -10,6 +10,7 @@ from spark_jobs import facts
 from spark_jobs.facts import Job
 from tandem import config
 from tandem.errors import ConfigError
+from tandem.money import EXPONENTS
 from tandem.segments import EVERYONE, Segment
 
 BEHAVIOUR = ("recency_days", "frequency", "spend")
@@ -38,9 +39,8 @@ def members(job: Job) -> DataFrame:
 def behaviour(job: Job) -> DataFrame:
     """Recency, frequency and spend per region and customer over the window; `spend` is in major units."""
     bought = facts.lines(job, window_days=job.segments.window_days).where(F.col("customer_id").isNotNull())
-    scale = F.create_map(
-        *[F.lit(part) for region in job.regions.region for part in (region.name, _minor(region.currency))]
-    )
+    units = [F.lit(part) for region in job.regions.region for part in (region.name, 10 ** EXPONENTS[region.currency])]
+    scale = F.create_map(*units)
     return bought.groupBy("region", "customer_id").agg(
         F.date_diff(F.lit(job.as_of), F.max(F.col("ordered_at")).cast("date")).alias("recency_days"),
         F.count_distinct(F.when(F.col("quantity") > 0, F.col("order_id"))).alias("frequency"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from tandem.errors import Unavailable
+from tandem.errors import TandemError, Unavailable
 from tandem.release import State, step
 from tandem.settings import Settings
 from warehouse import lake
@@ -87,6 +87,15 @@ def latest(settings: Settings) -> list[dict[str, Any]]:
 def state(settings: Settings, region: str, release_id: str) -> str:
     """The present state of a release in a region; empty where it was never staged there."""
     return _state(latest(settings), release_id, region)
+
+
+def first(settings: Settings, region: str, release_id: str, state: State) -> datetime:
+    """When a release first went to `state` in a region. Raises TandemError where it never did."""
+    for row in _transitions(settings, lake.open_table(settings, RELEASES.name)):
+        if (row["region"], row["release_id"], row["state"]) == (region, release_id, state):
+            at: datetime = row["at"]
+            return at
+    raise TandemError(f"release {release_id} was never {state} in region {region}; publish it first")
 
 
 def current(settings: Settings, region: str) -> str | None:
