@@ -35,6 +35,7 @@ DAG = "bundles"
 PORT = "8090"
 """Of Airflow's web page, unless AIRFLOW__API__PORT says otherwise."""
 ROOT = Path(__file__).resolve().parent.parent
+DAGS = ROOT / "dags"
 POOLS = ROOT / "deploy" / "pools.json"
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 GOOD = frozenset({"success", "skipped"})
@@ -44,7 +45,11 @@ Say = Callable[[str], object]
 
 
 class RunFailed(TandemError):
-    """A run of the DAG did not do all of its tasks."""
+    """A run of the DAG did not do all of its tasks; `tasks` is how far it came."""
+
+    def __init__(self, message: str, tasks: list[TaskState]) -> None:
+        super().__init__(message)
+        self.tasks = tasks
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW__API__PORT": port,
         "AIRFLOW__API__SECRET_KEY": settings.secret("airflow-api"),
         "AIRFLOW__API_AUTH__JWT_SECRET": settings.secret("airflow-jwt"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__FERNET_KEY": _fernet_key(settings),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -125,12 +130,11 @@ def test(settings: Settings, as_of: date, say: Say) -> None:
         processes.stop(pid)
     reached = states(settings, as_of, start)
     _tell(reached, told, say)
-    bad = [task for task in reached if task.state not in GOOD]
+    bad = [f"{task.name} {task.state}" for task in reached if task.state not in GOOD]
     if bad or code or not reached:
-        what = ", ".join(f"{task.name} {task.state}" for task in bad) or (
-            "no task ran" if not reached else f"exit {code}"
-        )
-        raise RunFailed(f"DAG {DAG} of {as_of} failed: {what}; the end of {log}:\n{processes.tail(log, 25)}")
+        what = ", ".join(bad) or ("no task ran" if not reached else f"exit code {code}")
+        message = f"DAG {DAG} of {as_of} failed: {what}; the end of {log}:\n{processes.tail(log, 25)}"
+        raise RunFailed(message, reached)
 
 
 def states(settings: Settings, as_of: date, since: datetime) -> list[TaskState]:

@@ -1,0 +1,197 @@
+"""The DAG `bundles`: what it is made of, and what happens to a bad build. Airflow is imported inside fixtures only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import airflow
+from tandem.settings import Settings
+
+pytestmark = pytest.mark.airflow
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = ["segments", "affinity", "embeddings", "bundles", "pricing", "evaluation"]
+READ = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+bag = DagBag(dag_folder=sys.argv[1])
+dag = bag.dags.get("bundles")
+DagSerialization.serialize_dag(dag)
+print("ANSWER", json.dumps({
+    "errors": bag.import_errors,
+    "max_active_runs": dag.max_active_runs,
+    "catchup": dag.catchup,
+    "doc": dag.doc_md,
+    "tags": sorted(dag.tags),
+    "params": {name: {"value": p.value, **p.schema, "description": p.description} for name, p in
+               ((name, dag.params.get_param(name)) for name in dag.params)},
+    "tasks": {task.task_id: {
+        "upstream": sorted(task.upstream_task_ids),
+        "downstream": sorted(task.downstream_task_ids),
+        "pool": task.pool,
+        "retries": task.retries,
+        "retry_delay": task.retry_delay.total_seconds(),
+        "timeout": task.execution_timeout.total_seconds(),
+        "trigger": task.trigger_rule.value,
+        "mapped": type(task).__name__ == "MappedOperator",
+        "application": getattr(task, "application", None),
+        "spark_binary": getattr(task, "_spark_binary", None),
+    } for task in dag.tasks},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An Airflow of its own, prepared once, over a lake with every table and no row."""
+    from warehouse import lake
+
+    found = Settings(home=tmp_path_factory.mktemp("airflow-home"))
+    lake.create(found)
+    airflow.setup(found, print)
+    return found
+
+
+@pytest.fixture(scope="module")
+def dag(home: Settings) -> dict[str, Any]:
+    """The DAG as Airflow reads it from the folder, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(ROOT / "dags")],
+        env=airflow.environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    found: dict[str, Any] = json.loads(answer[0].removeprefix("ANSWER "))
+    return found
+
+
+def test_the_folder_is_read_without_an_error(dag: dict[str, Any]) -> None:
+    assert dag["errors"] == {}
+    assert set(dag["tasks"]) == {"pin_inputs", *JOBS, "gate", "publish"}
+    assert dag["doc"]
+    assert "tandem" in dag["tags"]
+
+
+def test_each_job_waits_for_what_it_reads_and_the_gate_for_all(dag: dict[str, Any]) -> None:
+    upstream = {name: set(task["upstream"]) - {"pin_inputs"} for name, task in dag["tasks"].items()}
+    assert upstream["segments"] == set()
+    assert upstream["affinity"] == {"segments"}
+    assert upstream["embeddings"] == {"affinity"}
+    assert upstream["bundles"] == {"embeddings"}
+    assert upstream["pricing"] == {"bundles"}
+    assert upstream["evaluation"] == {"segments"}
+    assert upstream["gate"] == {"pricing", "evaluation"}
+    assert upstream["publish"] == {"gate"}
+
+
+def test_every_job_works_on_what_was_pinned(dag: dict[str, Any]) -> None:
+    assert all("pin_inputs" in dag["tasks"][job]["upstream"] for job in [*JOBS, "gate"])
+
+
+def test_only_publishing_is_a_leaf_and_no_task_runs_after_a_failure(dag: dict[str, Any]) -> None:
+    """An ALL_DONE leaf would turn a failed run into a success; there is none, so no watcher is needed."""
+    assert [name for name, task in dag["tasks"].items() if not task["downstream"]] == ["publish"]
+    assert {task["trigger"] for task in dag["tasks"].values()} == {"all_success"}
+
+
+def test_publishing_is_mapped_over_the_regions(dag: dict[str, Any]) -> None:
+    assert [name for name, task in dag["tasks"].items() if task["mapped"]] == ["publish"]
+
+
+def test_one_writer_per_table_by_pools_that_exist(dag: dict[str, Any], home: Settings) -> None:
+    pools = json.loads(airflow.POOLS.read_text(encoding="ascii"))
+    used = {name: dag["tasks"][name]["pool"] for name in [*JOBS, "publish"]}
+    assert set(used.values()) == set(pools)
+    assert all(pool["slots"] == 1 for pool in pools.values())
+    assert used["bundles"] == used["pricing"] == "tandem_bundles"
+    listed = subprocess.run(
+        ["airflow", "pools", "list", "--output", "json"],
+        env=airflow.environment(home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made = json.loads(listed.stdout[listed.stdout.index("[") :])
+    assert {pool["pool"] for pool in made} >= set(pools)
+
+
+def test_runs_take_turns_and_missed_days_are_not_run_by_themselves(dag: dict[str, Any]) -> None:
+    assert dag["max_active_runs"] == 1
+    assert dag["catchup"] is False
+
+
+def test_a_task_is_tried_again_within_bounds_and_the_gate_is_not(dag: dict[str, Any]) -> None:
+    tasks = dag["tasks"]
+    assert {tasks[name]["retries"] for name in [*JOBS, "publish", "pin_inputs"]} == {2}
+    assert tasks["gate"]["retries"] == 0
+    assert all(0 < task["timeout"] <= timedelta(hours=3).total_seconds() for task in tasks.values())
+    assert all(task["retry_delay"] > 0 for task in tasks.values())
+
+
+def test_every_parameter_says_what_it_is_for(dag: dict[str, Any]) -> None:
+    params = dag["params"]
+    assert set(params) == {"as_of", "regions", "publish"}
+    assert all(len(param["description"]) > 30 for param in params.values())
+    assert {name: param["value"] for name, param in params.items()} == {"as_of": None, "regions": [], "publish": True}
+
+
+def test_jobs_are_called_by_name_through_this_environments_spark_submit(dag: dict[str, Any]) -> None:
+    for name in JOBS:
+        assert dag["tasks"][name]["spark_binary"] == str(Path(sys.executable).parent / "spark-submit")
+        assert dag["tasks"][name]["application"] == str(ROOT / "spark_jobs" / "submit.py")
+
+
+@pytest.fixture(scope="module")
+def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, airflow.TaskState]:
+    """A run by `airflow dags test` of a build that the gate refuses: the jobs do nothing, so there is no bundle.
+
+    Spark is stood in for by a script that ends well: what is tested is Airflow's part. The real jobs run in the demo.
+    """
+    folder = tmp_path_factory.mktemp("binaries")
+    called = folder / "called"
+    (folder / "spark-submit").write_text(f'#!/bin/sh\necho "$@" >> {called}\n', encoding="ascii")
+    (folder / "spark-submit").chmod(0o755)
+    dags = tmp_path_factory.mktemp("dags")
+    text = (ROOT / "dags" / "bundles.py").read_text(encoding="utf-8")
+    stand_in = text.replace(
+        'SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")',
+        f'SPARK_SUBMIT = "{folder / "spark-submit"}"',
+    )
+    assert stand_in != text
+    (dags / "bundles.py").write_text(stand_in, encoding="utf-8")
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(airflow, "DAGS", dags)
+        with pytest.raises(airflow.RunFailed) as failure:
+            airflow.test(home, date(2017, 6, 1), said.append)
+    assert "gate failed" in str(failure.value)
+    assert "does not pass the gate" in str(failure.value)
+    assert any(line.split()[:2] == ["gate", "failed"] for line in said)
+    calls = called.read_text(encoding="ascii").splitlines()
+    assert [call.split("submit.py ")[1].split()[0] for call in calls].count("publish") == 0
+    assert all("--as-of 2017-06-01" in call and '--inputs {"customers": 0' in call for call in calls)
+    return {task.name: task for task in failure.value.tasks}
+
+
+def test_a_bad_build_stops_at_the_gate_at_once_and_no_region_sees_it(bad_build: dict[str, airflow.TaskState]) -> None:
+    assert {bad_build[name].state for name in ["pin_inputs", *JOBS]} == {"success"}
+    assert (bad_build["gate"].state, bad_build["gate"].tries) == ("failed", 1)
+    assert bad_build["publish"].state == "upstream_failed"
+
+
+def test_a_day_before_the_first_is_no_success(home: Settings) -> None:
+    """Airflow runs no task then, and says success."""
+    with pytest.raises(airflow.RunFailed, match="no task ran"):
+        airflow.test(home, date(2016, 1, 1), print)
