@@ -140,23 +140,26 @@ class ShopWorld:
 
     def start_edge(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
-        self._edge = subprocess.Popen(
-            [sys.executable, "-m", "tandem.cli", "serve", "--port", str(self.edge_port)],
-            env={**environment, "TANDEM_HOME": str(self.settings.home), "TANDEM_DELTA_KEYS": KEY},
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (self.settings.home / "edge.log").open("ab") as log:
+            self._edge = subprocess.Popen(
+                [sys.executable, "-m", "tandem.cli", "serve", "--port", str(self.edge_port)],
+                env={**environment, "TANDEM_HOME": str(self.settings.home), "TANDEM_DELTA_KEYS": KEY},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         end = time.monotonic() + 60
         while not self._ready():
             if time.monotonic() > end or self._edge.poll() is not None:
-                raise TimeoutError("the edge did not start within 60 s")
+                said = (self.settings.home / "edge.log").read_text(encoding="utf-8")[-2000:]
+                raise TimeoutError(f"the edge does not serve:\n{said}")
             time.sleep(0.1)
 
     def stop_edge(self) -> None:
-        if self._edge is not None:
+        if self._edge is not None and self._edge.poll() is None:
             os.killpg(self._edge.pid, signal.SIGTERM)
             self._edge.wait(30)
-            self._edge = None
+        self._edge = None
 
     def _ready(self) -> bool:
         try:
