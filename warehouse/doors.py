@@ -5,6 +5,7 @@ Money is read to twelve decimal places and becomes whole minor units once, half 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tandem.money import EXPONENTS
@@ -12,8 +13,6 @@ from warehouse.mapping import Format
 from warehouse.views import quoted
 
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?"
-ISO_TIME = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
-ISO_OFFSET = r" ?(Z|[+-]\d{2}(:?\d{2})?)"
 MOST_UNITS = 1_000_000
 MOST_MONEY = 1_000_000_000
 """In major units of any currency. With MOST_UNITS, every sum of a line fits 64 bits."""
@@ -39,23 +38,28 @@ def missing(column: str) -> Refusal:
     return Refusal("missing_value", f"{column} IS NULL", quoted(f"{column} is empty"))
 
 
+def numbers(columns: Iterable[str], form: Format) -> str:
+    """SQL for a further column `NAME_value` (DECIMAL(24,12)) beside each text column; null where it is no number."""
+    return ", ".join(f"{number(column, form)} AS {column}_value" for column in columns)
+
+
 def number(column: str, form: Format) -> str:
     """The number in `column` as DECIMAL(24,12); null where it is none or does not fit."""
-    return f"CASE WHEN {_is_number(column, form)} THEN TRY_CAST({_dotted(column, form)} AS DECIMAL(24,12)) END"
+    written = _dotted(column, form)
+    return f"CASE WHEN NOT contains({written}, '_') THEN TRY_CAST({written} AS DECIMAL(24,12)) END"
 
 
 def not_a_number(column: str, form: Format, most: int) -> list[Refusal]:
-    """Refusals for what is no number, or is too large to be one of a shop."""
+    """Refusals, from `column` and its value, for what is no number or is too large to be one of a shop."""
     shown = f"{quoted(column + ' ')} || '''' || left({column}, 40) || ''''"
+    unread = f"{column} IS NOT NULL AND {column}_value IS NULL"
     return [
         Refusal(
-            "bad_number", f"{column} IS NOT NULL AND NOT {_is_number(column, form)}", f"{shown} || ' is no number'"
+            "bad_number",
+            f"{unread} AND NOT regexp_full_match({_dotted(column, form)}, '{NUMBER}')",
+            f"{shown} || ' is no number'",
         ),
-        Refusal(
-            "absurd_number",
-            f"{column} IS NOT NULL AND coalesce(abs({number(column, form)}) > {most}, true)",
-            f"{shown} || ' is beyond {most}'",
-        ),
+        Refusal("absurd_number", f"{unread} OR abs({column}_value) > {most}", f"{shown} || ' is beyond {most}'"),
     ]
 
 
@@ -91,29 +95,25 @@ def instant(column: str, form: Format) -> str:
     if form.ordered_at:
         parsed = f"try_strptime({column}, {quoted(form.ordered_at)})"
         return parsed if "%z" in form.ordered_at else f"({parsed} AT TIME ZONE {zone})"
-    local = f"TRY_CAST(replace({column}, ' ', 'T') AS TIMESTAMP) AT TIME ZONE {zone}"
     return (
-        f"CASE WHEN regexp_full_match({column}, '{ISO_TIME}') THEN {local} "
-        f"WHEN regexp_full_match({column}, '{ISO_TIME}{ISO_OFFSET}') THEN TRY_CAST({column} AS TIMESTAMPTZ) END"
+        f"CASE WHEN {column} NOT LIKE '____-__-__%' THEN NULL "
+        f"WHEN regexp_matches(substr({column}, 11), '[A-SU-Za-z+-]') THEN TRY_CAST({column} AS TIMESTAMPTZ) "
+        f"ELSE TRY_CAST({column} AS TIMESTAMP) AT TIME ZONE {zone} END"
     )
 
 
 def not_an_instant(column: str, form: Format) -> list[Refusal]:
-    """Refusals for what is no date, or one that no shop of ours can have sold at."""
+    """Refusals, from `column` and its value `NAME_value`, for what is no date, or one that no shop can have sold at."""
     shown = f"{quoted(column + ' ')} || '''' || left({column}, 40) || ''''"
     wanted = f"like {form.ordered_at}" if form.ordered_at else "in ISO 8601, such as 2024-05-31T18:30:00Z"
     return [
-        Refusal("bad_date", f"{instant(column, form)} IS NULL", f"{shown} || {quoted(f' is no date {wanted}')}"),
+        Refusal("bad_date", f"{column}_value IS NULL", f"{shown} || {quoted(f' is no date {wanted}')}"),
         Refusal(
             "absurd_date",
-            f"year({instant(column, form)}) NOT BETWEEN 1970 AND 2100",
+            f"year({column}_value) NOT BETWEEN 1970 AND 2100",
             f"{shown} || ' is not between 1970 and 2100'",
         ),
     ]
-
-
-def _is_number(column: str, form: Format) -> str:
-    return f"regexp_full_match({_dotted(column, form)}, '{NUMBER}')"
 
 
 def _dotted(column: str, form: Format) -> str:

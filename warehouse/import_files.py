@@ -64,27 +64,28 @@ def _check_orders(connection: Any, raw: Raw, spelled: mapping.Mapping, regions: 
         *doors.not_a_number("quantity", form, doors.MOST_UNITS),
         *doors.not_a_number("unit_price", form, doors.MOST_MONEY),
         *doors.not_a_number("list_price", form, doors.MOST_MONEY),
-        Refusal("zero_quantity", f"CAST({doors.number('quantity', form)} AS DECIMAL(12,3)) = 0", "'quantity is 0'"),
+        Refusal("zero_quantity", "CAST(quantity_value AS DECIMAL(12,3)) = 0", "'quantity is 0'"),
         *_of_currency("paid_in"),
         Refusal("duplicate_line", "copy > 1", "'every column is as in an earlier line of the order ' || order_id"),
     ]
+    net = "(CAST(quantity_value AS DECIMAL(12,3)) * unit_price_value)"
     connection.execute(f"""
         CREATE TABLE checked_orders AS
-            SELECT *, {doors.first_of(refusals)},
-                   {doors.instant("ordered_at", form)} AS bought_at,
-                   CAST({doors.number("quantity", form)} AS DECIMAL(12,3)) AS units,
-                   {doors.number("unit_price", form)} AS price, {doors.number("list_price", form)} AS list
+            SELECT *, {doors.first_of(refusals)}
             FROM (SELECT *, coalesce(upper(currency), region_currency) AS paid_in,
-                         row_number() OVER (PARTITION BY order_id, home, same ORDER BY file_number, row) AS copy
+                         row_number() OVER (PARTITION BY order_id, home, same ORDER BY file_number, row) AS copy,
+                         {doors.instant("ordered_at", form)} AS ordered_at_value,
+                         {doors.numbers(("quantity", "unit_price", "list_price"), form)}
                   FROM (SELECT *, {regions_in_data.home_of_rows(raw, regions)} AS home FROM {raw.table})
                   LEFT JOIN regions ON known_region = home);
         CREATE TABLE usable_orders AS
-            SELECT home AS region, strftime(bought_at AT TIME ZONE 'UTC', '%Y-%m') AS month, order_id,
+            SELECT home AS region, strftime(ordered_at_value AT TIME ZONE 'UTC', '%Y-%m') AS month, order_id,
                    row_number() OVER (PARTITION BY home, order_id ORDER BY file_number, row) AS line,
-                   bought_at AS ordered_at, sku, units AS quantity,
-                   {doors.minor_units("price", "paid_in")} AS unit_price_cents,
-                   {doors.minor_units("(units * price)", "paid_in")} AS net_cents,
-                   {doors.minor_units("list", "paid_in")} AS list_price_cents, paid_in AS currency, customer_id, source
+                   ordered_at_value AS ordered_at, sku, CAST(quantity_value AS DECIMAL(12,3)) AS quantity,
+                   {doors.minor_units("unit_price_value", "paid_in")} AS unit_price_cents,
+                   {doors.minor_units(net, "paid_in")} AS net_cents,
+                   {doors.minor_units("list_price_value", "paid_in")} AS list_price_cents,
+                   paid_in AS currency, customer_id, source
             FROM checked_orders WHERE reason IS NULL ORDER BY region, month, order_id, line;
     """)
 
@@ -118,10 +119,7 @@ def _check_catalog(connection: Any, raw: Raw, spelled: mapping.Mapping, regions:
     refusals = [
         doors.missing("sku"),
         *(refusal for column in money for refusal in doors.not_a_number(column, form, doors.MOST_MONEY)),
-        *(
-            Refusal("negative_amount", f"{doors.number(column, form)} < 0", quoted(f"{column} is negative"))
-            for column in money
-        ),
+        *(Refusal("negative_amount", f"{column}_value < 0", quoted(f"{column} is negative")) for column in money),
         doors.unknown_currency("valued_in"),
         Refusal(
             "missing_value",
@@ -136,11 +134,12 @@ def _check_catalog(connection: Any, raw: Raw, spelled: mapping.Mapping, regions:
     connection.execute(f"""
         CREATE TABLE checked_catalog AS
             SELECT *, {doors.first_of(refusals)} FROM (
-                SELECT *, coalesce(upper(currency), {fallback}) AS valued_in, {_latest_first("sku")} FROM {raw.table});
+                SELECT *, coalesce(upper(currency), {fallback}) AS valued_in, {_latest_first("sku")},
+                       {doors.numbers(money, form)} FROM {raw.table});
         CREATE TABLE usable_catalog AS
             SELECT sku, coalesce(title, sku) AS title, brand, category,
-                   {doors.minor_units(doors.number("unit_cost", form), "valued_in")} AS unit_cost_cents,
-                   {doors.minor_units(doors.number("minimum_advertised_price", form), "valued_in")}
+                   {doors.minor_units("unit_cost_value", "valued_in")} AS unit_cost_cents,
+                   {doors.minor_units("minimum_advertised_price_value", "valued_in")}
                        AS minimum_advertised_price_cents,
                    CASE WHEN unit_cost IS NOT NULL OR minimum_advertised_price IS NOT NULL THEN valued_in END
                        AS currency,
@@ -152,7 +151,7 @@ def _check_catalog(connection: Any, raw: Raw, spelled: mapping.Mapping, regions:
 def _check_prices(connection: Any, raw: Raw, spelled: mapping.Mapping, regions: Regions) -> None:
     """Prices without a region hold in every region of their currency."""
     form = spelled.prices.format
-    reduced, regular = doors.number("sale_price", form), doors.number("list_price", form)
+    reduced, regular = "sale_price_value", "list_price_value"
     refusals = [
         *(doors.missing(column) for column in mapping.REQUIRED["prices"]),
         *doors.not_a_number("list_price", form, doors.MOST_MONEY),
@@ -167,7 +166,8 @@ def _check_prices(connection: Any, raw: Raw, spelled: mapping.Mapping, regions: 
     connection.execute(f"""
         CREATE TABLE checked_prices AS
             SELECT *, {doors.first_of(refusals)} FROM (
-                SELECT *, {_latest_first("home, sku, " + currency)}, {currency} AS priced_in
+                SELECT *, {_latest_first("home, sku, " + currency)}, {currency} AS priced_in,
+                       {doors.numbers(("list_price", "sale_price"), form)}
                 FROM (SELECT *, {regions_in_data.name_in("region")} AS home FROM {raw.table})
                 LEFT JOIN regions ON known_region = home);
         CREATE TABLE usable_prices AS
@@ -200,10 +200,10 @@ def _check_stock(connection: Any, raw: Raw, spelled: mapping.Mapping, regions: R
     connection.execute(f"""
         CREATE TABLE checked_stock AS
             SELECT *, {doors.first_of(refusals)} FROM (
-                SELECT *, {_latest_first("home, sku")}
+                SELECT *, {_latest_first("home, sku")}, {doors.numbers(["on_hand"], form)}
                 FROM (SELECT *, {regions_in_data.home_of_rows(raw, regions)} AS home FROM {raw.table}));
         CREATE TABLE usable_stock AS
-            SELECT home AS region, sku, CAST(greatest(floor({doors.number("on_hand", form)}), 0) AS BIGINT) AS on_hand,
+            SELECT home AS region, sku, CAST(greatest(floor(on_hand_value), 0) AS BIGINT) AS on_hand,
                    {_at(raw)} AS stock_as_of, source
             FROM checked_stock WHERE reason IS NULL ORDER BY region, sku;
     """)

@@ -63,7 +63,9 @@ def home_of_rows(raw: Raw, regions: Regions) -> str:
 
 def _named(connection: Any, raws: list[Raw]) -> list[str]:
     """Every region that any file names. Raises InputError where two different names come to the same."""
-    sources = [f"SELECT region FROM {raw.table} WHERE region IS NOT NULL" for raw in raws if "region" in raw.columns]
+    sources = [
+        f"SELECT DISTINCT region FROM {raw.table} WHERE region IS NOT NULL" for raw in raws if "region" in raw.columns
+    ]
     if not sources:
         return []
     rows = connection.sql(f"""

@@ -321,3 +321,15 @@ def test_rejected_rows_of_a_source_are_replaced_by_its_next_import(bring, ask) -
     bring(orders=HEADER + GOOD + line(quantity="x"))
     bring(orders=HEADER + GOOD)
     assert reasons(ask) == []
+
+
+def test_a_million_lines_come_in(settings: Settings, tmp_path: Path, ask) -> None:
+    path = tmp_path / "orders.csv"
+    months = [f"2024-{month:02}-15" for month in range(1, 13)]
+    with path.open("w") as file:
+        file.write(HEADER)
+        file.writelines(f"o{n // 4},{months[n // 4 % 12]},s{n % 5000},1,1.25\n" for n in range(1_000_000))
+    import_files.run(settings, {"orders": str(path)}, None, lambda _: None, regions_from_data=False)
+    assert ask("select count(*) as n, sum(net_cents) as net, count(distinct order_id) as orders from sales_lines") == [
+        {"n": 1_000_000, "net": 125_000_000, "orders": 250_000}
+    ]
