@@ -168,6 +168,7 @@ def standalone(settings: Settings, say: Say) -> None:
                 time.sleep(0.5)
             raise processes.Failed(f"airflow ended with code {code}; the end of {log}:\n{processes.tail(log)}")
         finally:
+            processes.ignore_signals()
             processes.stop(pid)
             say("airflow: stopped")
     finally:
@@ -223,16 +224,22 @@ def main(arguments: list[str]) -> int:
         commands.add_parser(name)
     options = parser.parse_args(arguments)
     settings = settings_file.from_environment()
+    processes.interrupt_on_signals()
     if options.command == "test":
-        test(settings, options.as_of, print)
+        test(settings, options.as_of, _say)
     elif options.command == "standalone":
-        standalone(settings, print)
+        with contextlib.suppress(KeyboardInterrupt):
+            standalone(settings, _say)
     elif options.command == "setup":
-        setup(settings, print)
+        setup(settings, _say)
     else:
         named = {key: value for key, value in environment(settings).items() if os.environ.get(key) != value}
         print("\n".join(f"export {key}={shlex.quote(value)}" for key, value in named.items()))
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

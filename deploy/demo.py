@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
-from types import FrameType
 
 from deploy import airflow, asking, processes, questions, services
 from deploy.feed import PRODUCTS, Feed
@@ -181,17 +179,8 @@ def run(settings: Settings, as_of: date, say: Say, *, check: bool) -> None:
             demo.links()
             demo.wait()
     finally:
-        _on_signals(signal.SIG_IGN)  # what is being stopped is stopped to the end
+        processes.ignore_signals()  # what is being stopped is stopped to the end
         stack.close()
-
-
-def _interrupted(number: int, _: FrameType | None) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-def _on_signals(what: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, what)
 
 
 def main(arguments: list[str]) -> int:
@@ -199,7 +188,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="ask edge and CDN a few questions, then stop; exit 0 or 1")
     parser.add_argument("--as-of", type=date.fromisoformat, default=AS_OF, help="business day (default: %(default)s)")
     options = parser.parse_args(arguments)
-    _on_signals(_interrupted)
+    processes.interrupt_on_signals()
     try:
         run(settings_file.from_environment(), options.as_of, _say, check=options.check)
     except TandemError as error:

@@ -7,11 +7,15 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from tandem.errors import TandemError
 
 GRACE_SECONDS = 15.0
 """How long a group may take to end by itself before it is killed."""
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Failed(TandemError):
@@ -111,6 +115,22 @@ def tail(log: Path, lines: int = 15) -> str:
         return "    (nothing was written)"
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     return "\n".join(f"    {line}" for line in text) or "    (nothing was written)"
+
+
+def interrupt_on_signals() -> None:
+    """From now on a TERM, and a terminal that is closed, is what Ctrl-C is: a KeyboardInterrupt."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in _ENDING:
+        signal.signal(number, interrupt)
+
+
+def ignore_signals() -> None:
+    """From now on nothing breaks off what is being ended."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _relay(log: Path, told: int, say: Callable[[str], object] | None) -> int:

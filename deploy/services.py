@@ -338,6 +338,7 @@ def main(arguments: list[str]) -> int:
         return 2
     settings = settings_file.from_environment()
     regions = regions_file.load(settings.config_folder)
+    processes.interrupt_on_signals()
     if arguments == ["start"]:
         start(settings, regions, print)
     elif arguments == ["stop"]:
