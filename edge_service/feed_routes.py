@@ -11,7 +11,8 @@ from starlette.responses import Response
 from edge_service import answers, questions
 from edge_service.edge import Served, Shared, as_json, encode
 from edge_service.openapi import answered, asked
-from edge_service.region_store import BATCH_DELTAS, Delta, batches, delta_arguments, heartbeat_arguments
+from edge_service.region_payloads import Delta, delta_arguments, heartbeat_arguments
+from edge_service.region_store import BATCH_DELTAS, batches
 
 NDJSON = "application/x-ndjson"
 EVENTS = (questions.Exposure, questions.Click, questions.Cart, questions.Purchase)

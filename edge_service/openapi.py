@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from edge_service import answers, problems, questions
-from edge_service.region_store import Delta
+from edge_service.region_payloads import Delta
 
 _REFERENCE = "#/components/schemas/{name}"
 _TYPES: tuple[Any, ...] = (

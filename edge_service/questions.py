@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Request
 
 from edge_service.problems import Problem, wrong
-from edge_service.region_store import Delta, Sku
+from edge_service.region_payloads import Delta, Sku
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_SKU_LENGTH = 128

@@ -11,7 +11,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from edge_service import region_store as keys
-from edge_service.region_store import ReleaseMeta, batches, reached
+from edge_service.region_payloads import BUCKETS, EVENTS_KEPT, ReleaseMeta, decode_meta
+from edge_service.region_scripts import APPLY
+from edge_service.region_store import batches, reached
 from tandem.regions import Region
 
 BATCH_BUCKETS = 32
@@ -55,7 +57,7 @@ class RegionReader:
     async def meta(self, release_id: str) -> ReleaseMeta | None:
         async with self._reached():
             found = await self._near.get(keys.META.format(release=release_id))
-        return None if found is None else keys.decode_meta(found)
+        return None if found is None else decode_meta(found)
 
     def lists(self, release_id: str) -> AsyncIterator[dict[bytes, bytes]]:
         """Chunks of (segment US anchor) → ranked list."""
@@ -66,7 +68,7 @@ class RegionReader:
         return self._buckets(keys.BODIES, release_id)
 
     async def _buckets(self, template: str, release_id: str) -> AsyncIterator[dict[bytes, bytes]]:
-        for numbers in batches(range(keys.BUCKETS), BATCH_BUCKETS):
+        for numbers in batches(range(BUCKETS), BATCH_BUCKETS):
             async with self._reached(), self._near.pipeline(transaction=False) as pipe:
                 for number in numbers:
                     pipe.hgetall(template.format(release=release_id, bucket=number))
@@ -121,12 +123,12 @@ class RegionReader:
         """Run APPLY; gives how many products changed."""
         names = [keys.LIVE, keys.LIVE_AGES, keys.DELTAS]
         async with self._reached_primary():
-            return int(await self._primary.eval(keys.APPLY, len(names), *names, *arguments))
+            return int(await self._primary.eval(APPLY, len(names), *names, *arguments))
 
     async def append_events(self, events: Iterable[bytes]) -> None:
         async with self._reached_primary(), self._primary.pipeline(transaction=True) as pipe:
             for event in events:
-                pipe.xadd(keys.EVENTS, {"event": event}, maxlen=keys.EVENTS_KEPT, approximate=True)
+                pipe.xadd(keys.EVENTS, {"event": event}, maxlen=EVENTS_KEPT, approximate=True)
             await pipe.execute()
 
     @asynccontextmanager

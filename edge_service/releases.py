@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from edge_service.region_payloads import UNIT, ReleaseMeta, decode_bundle, decode_list, digest_of
 from edge_service.region_reader import RegionReader
-from edge_service.region_store import UNIT, ReleaseMeta, decode_bundle, decode_list, digest_of
 from tandem.bundle import Bundle, Listed
 from tandem.errors import TandemError, Unavailable
 from tandem.release import checksum

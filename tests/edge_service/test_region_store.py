@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import redis
 
-from edge_service import region_store
+from edge_service import region_payloads, region_store
 from edge_service.region_store import Applied, Delta, InUse, LiveRow, NoBackup, NotSealed, RegionStore, ReleaseMeta
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.errors import Unavailable
@@ -57,7 +57,7 @@ def dump(store: RegionStore) -> dict[bytes, object]:
 def live(store: RegionStore, sku: str) -> Live | None:
     with redis.Redis.from_url(store.region.redis_url) as client:
         words = client.hget(region_store.LIVE, sku)
-    return None if words is None else region_store.live_of(words)
+    return None if words is None else region_payloads.live_of(words)
 
 
 def test_what_was_staged_is_found_again_and_adds_up_over_partitions(store: RegionStore) -> None:
