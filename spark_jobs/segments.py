@@ -66,7 +66,8 @@ def _predicate(job: Job, segment: Segment, known: DataFrame) -> Column:
     try:
         kind = known.select(predicate.alias("holds")).schema["holds"].dataType.simpleString()
     except (AnalysisException, ParseException) as error:
-        raise ConfigError(_mend(job, segment, known, str(error).splitlines()[0])) from error
+        wrong = next(line for line in str(error).splitlines() if line.strip())
+        raise ConfigError(_mend(job, segment, known, wrong)) from error
     if kind != "boolean":
         raise ConfigError(_mend(job, segment, known, f"gives {kind}, not true or false"))
     return F.coalesce(predicate, F.lit(False))

@@ -1,0 +1,203 @@
+"""A whole build of a small shop whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import duckdb
+import pytest
+
+from spark_jobs import affinity, build, bundles, facts, segments
+from spark_jobs.facts import Job
+from tandem.bundle import bundle_id
+from tandem.errors import ConfigError
+from tandem.settings import Settings
+from tests.spark_jobs.small_shop import AS_OF, PRODUCTS
+from warehouse import gate, lake
+
+pytestmark = pytest.mark.spark
+Shop = Callable[..., Settings]
+JobOf = Callable[[Settings], Job]
+
+
+def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        for name in (
+            "sales_lines",
+            "segment_members",
+            "affinity",
+            "neighbours",
+            "bundles",
+            "bundle_sets",
+            "evaluations",
+        ):
+            connection.register(name, lake.open_table(settings, name).to_pyarrow_dataset())
+        return connection.execute(query).fetchall()
+
+
+def test_a_build_finds_what_is_bought_together_and_says_so_in_exact_numbers(spark: Any, built: Settings):
+    # Affinity equals a plain SQL count of the orders before the day, at every level.
+    wanted = rows(
+        built,
+        """
+        WITH lines AS (
+            SELECT region, order_id, sku, any_value(customer_id) AS customer FROM sales_lines
+            WHERE ordered_at < TIMESTAMPTZ '2024-03-01 00:00:00Z' AND quantity > 0 AND net_cents > 0 GROUP BY ALL),
+        placed AS (
+            SELECT l.*, coalesce(m.segment, 'everyone') AS segment FROM lines l
+            LEFT JOIN segment_members m ON l.region = m.region AND l.customer = m.customer_id),
+        cells AS (
+            SELECT *, region AS cell_region, segment AS cell_segment FROM placed
+            UNION ALL SELECT *, region, '*' FROM placed
+            UNION ALL SELECT *, '*', '*' FROM placed)
+        SELECT a.cell_region, a.cell_segment, a.sku, b.sku, count(*) AS both,
+               count(DISTINCT coalesce(a.customer, a.order_id)) AS customers
+        FROM cells a JOIN cells b ON a.cell_region = b.cell_region AND a.cell_segment = b.cell_segment
+             AND a.region = b.region AND a.order_id = b.order_id AND a.sku <> b.sku
+        GROUP BY ALL HAVING customers >= 3 ORDER BY ALL""",
+    )
+    found = rows(
+        built,
+        "SELECT region, segment, anchor, companion, orders_both, customers_both FROM affinity ORDER BY ALL",
+    )
+    assert found == wanted
+    assert len(found) > 50
+    # The planted set is found, whole, and nothing inactive, excluded or of one need together.
+    sets = {
+        tuple(row[0]): row[1:]
+        for row in rows(
+            built,
+            """SELECT list_transform(components, lambda part: part.sku), discount_bps, evidence FROM bundles
+            WHERE region = 'north' AND segment = '*'""",
+        )
+    }
+    assert ("cheese", "pasta", "sauce") in sets
+    for skus in sets:
+        assert not {"bag", "old"} & set(skus)
+        categories = [PRODUCTS[sku][0] for sku in skus]
+        assert len(categories) == len(set(categories))
+    together = rows(
+        built,
+        """SELECT count(*) FROM (SELECT order_id FROM sales_lines WHERE region = 'north' AND quantity > 0
+            AND ordered_at < TIMESTAMPTZ '2024-03-01 00:00:00Z' AND sku IN ('cheese', 'pasta', 'sauce')
+            GROUP BY order_id HAVING count(*) = 3)""",
+    )
+    assert sets["cheese", "pasta", "sauce"][1]["orders_together"] == together[0][0]
+    # Parents get nappies with wipes on the evidence of parents.
+    (ranked,) = rows(
+        built,
+        "SELECT bundles FROM bundle_sets WHERE region = 'north' AND segment = 'parents' AND anchor = 'nappy'",
+    )
+    first = ranked[0][0]
+    assert first["bundle_id"] == bundle_id([("nappy", 1), ("wipes", 1)])
+    assert first["matched"] == "segment"
+    # Every listed bundle exists, and every pair rests on k customers.
+    assert rows(
+        built,
+        """SELECT count(*) FROM (SELECT region, segment, unnest(bundles).bundle_id AS id FROM bundle_sets) l
+        ANTI JOIN bundles b ON l.region = b.region AND l.segment = b.segment AND l.id = b.bundle_id""",
+    ) == [(0,)]
+    assert rows(built, "SELECT min(evidence.customers_together) >= 3 FROM bundles") == [(True,)]
+    # Substitutes are of the component's own category.
+    (pasta,) = rows(
+        built,
+        """SELECT DISTINCT part.substitutes FROM (SELECT unnest(components) AS part FROM bundles)
+        WHERE part.sku = 'pasta'""",
+    )[0]
+    assert [other["sku"] for other in pasta] == ["penne"]
+    # No discount takes a component below its floor, and the gate agrees.
+    gate.run(built, AS_OF, print)
+    # Later orders were asked, and answered with intervals.
+    metrics = {
+        row[0]: row[1:] for row in rows(built, "SELECT metric, low, value, high FROM evaluations WHERE region = '*'")
+    }
+    assert {"hit@5/popularity", "hit@5/confidence", "hit@5/score", "coverage/score"} <= set(metrics)
+    assert all(low <= value <= high for low, value, high in metrics.values())
+    # A build again, for the same day and facts, gives the same rows in every table.
+    before = {name: sorted(map(str, rows(built, f"SELECT * FROM {name}"))) for name in TABLES}
+    for name in build.JOBS:
+        build.run_job(spark, built, name, AS_OF)
+    for name in TABLES:
+        assert sorted(map(str, rows(built, f"SELECT * FROM {name}"))) == before[name], name
+
+
+TABLES = ("segment_members", "affinity", "neighbours", "bundles", "bundle_sets", "evaluations")
+
+
+def test_floors_come_from_cost_and_minimum_price_or_from_the_assumed_margin(built: Settings):
+    floors = dict(
+        rows(built, "SELECT DISTINCT part.sku, part.floor_cents FROM (SELECT unnest(components) AS part FROM bundles)")
+    )
+    assert floors["pasta"] == 105, "cost 100 and 5 % margin"
+    assert floors["cheese"] == 390, "the minimum advertised price is above cost and margin"
+    assert floors["wine"] == 675, "no cost: the price less the assumed margin of 25 %"
+
+
+def test_orders_of_the_day_itself_and_returns_are_not_learned_from(shop: Shop, job_of: JobOf):
+    held = affinity.baskets(job_of(shop())).collect()
+    orders = {row.order_id for row in held}
+    assert "returned" not in orders
+    assert not any(order.startswith("later") for order in orders)
+
+
+def test_a_region_that_asks_for_consent_learns_from_those_who_gave_it_and_from_nobody_in_particular(
+    shop: Shop, job_of: JobOf
+):
+    held = affinity.baskets(job_of(shop(purposes='["personalisation"]'))).collect()
+    south = {row.customer_id for row in held if row.region == "south"}
+    assert None in south
+    assert all(int(customer[1:]) % 2 for customer in south if customer)
+    assert any(int(row.customer_id[1:]) % 2 == 0 for row in held if row.region == "north" and row.customer_id)
+
+
+def test_orders_larger_than_the_limit_are_left_out(shop: Shop, job_of: JobOf):
+    job = job_of(shop())
+    lines = facts.lines(job, window_days=365)
+    assert facts.baskets(lines, 2).selectExpr("max(size(skus))").first()[0] == 2
+
+
+def test_the_first_segment_that_matches_wins_and_the_rest_are_everyone(shop: Shop, job_of: JobOf):
+    members = {(row.region, row.customer_id): row for row in segments.members(job_of(shop())).collect()}
+    assert all(row.segment == "parents" for (_, customer), row in members.items() if int(customer[1:]) < 15)
+    assert {row.segment for row in members.values()} >= {"parents", "everyone"}
+    assert all(row.segment != "parents" for (_, customer), row in members.items() if int(customer[1:]) >= 15)
+
+
+@pytest.mark.parametrize(
+    ("where", "wrong"),
+    [("kidz = '1'", "kidz"), ("kids ==== 1", "Syntax error"), ("frequency + 1", "not true or false")],
+)
+def test_a_wrong_predicate_is_one_line_that_names_file_segment_and_columns(
+    shop: Shop, job_of: JobOf, where: str, wrong: str
+):
+    settings = shop()
+    path = settings.config_folder / "segments.toml"
+    path.write_text(f'[[segment]]\nname = "x"\nwhere = "{where}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        segments.members(job_of(settings)).collect()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert "'x'" in message
+    assert wrong in message
+    assert "recency_days" in message
+
+
+def test_bundle_ids_are_the_same_in_spark_and_python(spark: Any):
+    from pyspark.sql import functions as F
+
+    skus = [["a", "b"], ["10", "9"], ["ä", "é", "日本"]]
+    held = spark.createDataFrame([(sorted(each),) for each in skus], "skus array<string>")
+    made = [row[0] for row in held.select(bundles.bundle_id(F.col("skus"))).collect()]
+    assert made == [bundle_id((sku, 1) for sku in each) for each in skus]
+
+
+def test_inputs_pin_the_versions_that_are_read(spark: Any, shop: Shop):
+    settings = shop()
+    pinned = lake.versions(settings)
+    lake.replace(settings, lake.TABLES["customers"], lake.arrow_schema(lake.TABLES["customers"]).empty_table())
+    build.run_job(spark, settings, "segments", AS_OF, pinned)
+    assert rows(settings, "SELECT count(*) FROM segment_members WHERE segment = 'parents'")[0][0] > 0
+    assert json.dumps(pinned)

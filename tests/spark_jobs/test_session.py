@@ -1,0 +1,54 @@
+"""Where Spark runs, and on what, comes from settings alone."""
+
+from pathlib import Path
+
+import pytest
+
+from spark_jobs import session
+from tandem.errors import ConfigError
+from tandem.settings import Settings
+
+
+def test_a_cluster_gets_its_jars_and_no_option_of_one_machine(tmp_path: Path):
+    (tmp_path / "delta.jar").touch()
+    (tmp_path / "complete").touch()
+    found = session.conf(Settings(home=tmp_path, spark_master="spark://host:7077", spark_jars=tmp_path))
+    assert found["spark.jars"] == str(tmp_path / "delta.jar")
+    assert "spark.driver.extraClassPath" not in found
+    assert "spark.driver.bindAddress" not in found
+
+
+def test_packages_are_asked_for_by_name_until_they_were_fetched(tmp_path: Path):
+    found = session.conf(Settings(home=tmp_path, spark_jars=tmp_path))
+    assert session.DELTA in found["spark.jars.packages"]
+    assert "spark.jars" not in found
+
+
+def test_an_image_that_holds_the_jars_is_asked_for_none(tmp_path: Path):
+    found = session.conf(Settings(home=tmp_path, spark_jars=tmp_path, spark_packages=False))
+    assert not [key for key in found if "jars" in key]
+
+
+def test_a_lake_on_s3_brings_its_endpoint_and_credentials(tmp_path: Path):
+    settings = Settings(
+        home=tmp_path,
+        lake="s3a://bucket/lake",
+        s3_endpoint="http://127.0.0.1:9",
+        s3_access_key="me",
+        s3_secret_key="secret",
+        spark_jars=tmp_path,
+    )
+    found = session.conf(settings)
+    assert found["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:9"
+    assert found["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "false"
+    assert found["spark.hadoop.fs.s3a.access.key"] == "me"
+    assert "hadoop-aws" in found["spark.jars.packages"]
+
+
+def test_further_settings_win_and_a_wrong_one_is_named(tmp_path: Path):
+    settings = Settings(home=tmp_path, spark_jars=tmp_path, spark_conf="spark.sql.shuffle.partitions=64; a.b = c=d ")
+    found = session.conf(settings)
+    assert found["spark.sql.shuffle.partitions"] == "64"
+    assert found["a.b"] == "c=d"
+    with pytest.raises(ConfigError, match=r"TANDEM_SPARK_CONF: 'nonsense'"):
+        session.conf(Settings(home=tmp_path, spark_jars=tmp_path, spark_conf="nonsense"))
