@@ -10,8 +10,6 @@ SHARD = "{region}/{release}/{shard}.json"
 SEARCH = "{region}/{release}/search.json"
 KEPT_MANIFEST = "{region}/{release}/manifest.json"
 """The manifest of a release, kept beside its files: what CURRENT is when that release is shown."""
-KEPT = "{region}/{release}/manifest.json"
-"""The manifest of a release beside its files: what a rollback makes current again."""
 RELEASE = "{region}/{release}/"
 """Prefix of all that one release has."""
 SHOP = "shop/{path}"
@@ -40,10 +38,6 @@ def search_key(region: str, release: str) -> str:
 
 def kept_manifest_key(region: str, release: str) -> str:
     return KEPT_MANIFEST.format(region=region, release=release)
-
-
-def kept_manifest_key(region: str, release: str) -> str:
-    return KEPT.format(region=region, release=release)
 
 
 def release_prefix(region: str, release: str) -> str:

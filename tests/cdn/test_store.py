@@ -117,6 +117,17 @@ def test_a_manifest_that_cannot_be_read_is_an_error_and_not_an_absent_one(store:
         store.manifest(region)
 
 
+def test_the_manifest_kept_beside_a_release_is_what_a_rollback_shows_again(store: ObjectStore, region: str) -> None:
+    _, old = release_files(region, RELEASE)
+    assert store.manifest_of(region, RELEASE) is None
+    store.keep_manifest(old)
+    assert store.manifest(region) is None, "keeping shows it to nobody"
+    assert store.manifest_of(region, RELEASE) == old
+    raw(store, keys.kept_manifest_key(region, RELEASE), b"cut", "")
+    with pytest.raises(Damaged, match=f"{RELEASE}/manifest.json is no manifest"):
+        store.manifest_of(region, RELEASE)
+
+
 def test_a_release_is_deleted_whole_and_never_the_one_that_is_shown(store: ObjectStore, region: str) -> None:
     old, new = "20170531-000000000000", RELEASE
     for release in (old, new):
