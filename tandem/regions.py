@@ -36,6 +36,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     title: str = ""
     redis_replica_url: str = ""
     """The replica nearest to this edge; empty: read the primary."""
+    edge_url: str = ""
+    """Where a browser finds the region's edge; empty: this machine's own (TANDEM_EDGE_HOST, TANDEM_EDGE_PORT)."""
     k: int = 5
     """A published pair rests on at least this many distinct customers."""
     consent_purposes: list[str] = []
