@@ -35,9 +35,10 @@ def test_how_a_number_is_written_does_not_matter(amount: Decimal) -> None:
     assert at_the_door(f"{amount:E}", "EUR") == at_the_door(f"{amount:f}", "EUR")
 
 
-@pytest.mark.parametrize("currency", sorted(money.EXPONENTS))
-def test_every_currency_has_its_places(currency: str) -> None:
-    assert at_the_door("12.3456", currency) == money.minor_units("12.3456", currency)
+def test_every_currency_has_its_places() -> None:
+    assert {code: at_the_door("12.3456", code) for code in money.EXPONENTS} == {
+        code: money.minor_units("12.3456", code) for code in money.EXPONENTS
+    }
 
 
 @pytest.mark.parametrize("text", ["", "1,5", "1.5.5", "0x10", "1_0", "٣", "--1", "1e", "NaN", "Infinity", "1 000"])

@@ -95,19 +95,15 @@ def test_prices_without_a_region_hold_in_every_region_of_their_currency(bring, a
     ]
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ("tea,0,", "not_positive"),
-        ("tea,-1,", "not_positive"),
-        ("tea,1,-1", "not_positive"),
-        ("tea,1,2", "sale_above_list"),
-        ("tea,,", "missing_value"),
-    ],
-)
-def test_prices_that_are_none_are_rejected(bring, ask, row, reason) -> None:
-    bring(orders=ORDERS, prices=f"sku,list_price,sale_price\n{row}\n")
-    assert ask("select reason from rejected_rows") == [{"reason": reason}]
+def test_prices_that_are_none_are_rejected(bring, ask) -> None:
+    bring(orders=ORDERS, prices="sku,list_price,sale_price\na,0,\nb,-1,\nc,1,-1\nd,1,2\ne,,\n")
+    assert [row["reason"] for row in ask("select reason from rejected_rows order by row")] == [
+        "not_positive",
+        "not_positive",
+        "not_positive",
+        "sale_above_list",
+        "missing_value",
+    ]
 
 
 def test_customers_bring_consents_and_any_attribute(bring, ask) -> None:
