@@ -95,7 +95,8 @@ export class Card {
     if (!offer) return "";
     if (!before) return `${this.names}: ${money(offer.offer_total, offer.currency)}, ${sold(offer.sellable)}`;
     if (before.offer_total !== offer.offer_total) return `${this.names}: now ${money(offer.offer_total, offer.currency)}`;
-    return before.sellable !== offer.sellable ? `${this.names}: ${sold(offer.sellable)}` : "";
+    // A stock that goes down one by one is no news to listen to, until there is little left.
+    return before.sellable !== offer.sellable && offer.sellable < 6 ? `${this.names}: ${sold(offer.sellable)}` : "";
   }
 
   async #explain() {

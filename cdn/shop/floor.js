@@ -8,6 +8,7 @@ const KEPT = "tandem-feed-key";
 export class Floor {
   #known = new Map();
   #last = 0;
+  #typed = new Set();
 
   constructor(shop) {
     this.shop = shop;
@@ -18,6 +19,7 @@ export class Floor {
     this.key.value = kept();
     this.key.addEventListener("change", () => keep(this.key.value));
     this.sku.addEventListener("change", () => this.#prefill());
+    for (const [field, input] of Object.entries(this.inputs)) input.addEventListener("input", () => this.#typed.add(field));
     this.panel.addEventListener("toggle", () => shop.wake());
     byId("floor-form").addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
     byId("floor-out").addEventListener("click", () => this.#send({ stock: 0 }));
@@ -46,16 +48,24 @@ export class Floor {
     const now = this.#known.get(this.sku.value);
     if (JSON.stringify(now) === before) return;
     this.#told(now);
-    if (!Object.values(this.inputs).includes(document.activeElement)) this.#prefill();
+    this.#fill(now);
   }
 
   #prefill() {
     const known = this.#known.get(this.sku.value);
-    const { currency } = this.shop;
-    this.inputs.stock.value = known?.stock ?? "";
-    this.inputs.list_price.value = known?.list_price == null ? "" : plainAmount(known.list_price, currency);
-    this.inputs.sale_price.value = known?.sale_price == null ? "" : plainAmount(known.sale_price, currency);
+    this.#typed.clear();
+    for (const input of Object.values(this.inputs)) input.removeAttribute("aria-invalid");
+    this.#fill(known);
     this.#told(known);
+  }
+
+  // What is known now, except where a person has typed something else.
+  #fill(known) {
+    for (const [field, input] of Object.entries(this.inputs)) {
+      if (this.#typed.has(field)) continue;
+      const value = known?.[field] ?? null;
+      input.value = value === null ? "" : field === "stock" ? String(value) : plainAmount(value, this.shop.currency);
+    }
   }
 
   #told(known) {
@@ -70,15 +80,15 @@ export class Floor {
 
   #submit() {
     const change = {};
-    const known = this.#known.get(this.sku.value) || {};
-    for (const [field, input] of Object.entries(this.inputs)) {
+    for (const field of this.#typed) {
+      const input = this.inputs[field];
       const text = input.value.trim();
       const value = text === "" ? null : field === "stock" ? wholeNumber(text) : minorUnits(text, this.shop.currency);
       input.setAttribute("aria-invalid", String(Number.isNaN(value)));
       if (Number.isNaN(value)) return this.#answer(`${input.parentElement.firstElementChild.textContent}: ${text} is not a number that fits`);
-      if (value !== (known[field] ?? null) && (value !== null || field === "sale_price")) change[field] = value;
+      if (value !== null || field === "sale_price") change[field] = value;
     }
-    if (Object.keys(change).length === 0) return this.#answer("Nothing differs from what is known already");
+    if (Object.keys(change).length === 0) return this.#answer("Type a stock or a price first");
     return this.#send(change);
   }
 
@@ -91,6 +101,7 @@ export class Floor {
     const delta = { sku: this.sku.value, ...change, sequence: this.#last, at: new Date(this.#last).toISOString() };
     try {
       const answer = await this.shop.edge.change(delta, this.key.value);
+      this.#typed.clear();
       this.#answer(answer.applied ? `Told: ${this.shop.title(delta.sku)}` : "Something newer is known already");
       this.shop.wake();
     } catch (fault) {

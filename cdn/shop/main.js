@@ -7,13 +7,14 @@ import { Combobox } from "./combobox.js";
 import { Edge } from "./edge.js";
 import { byId, element, portrait, say } from "./element.js";
 import { Floor } from "./floor.js";
+import { starters } from "./starters.js";
+import { announce, notice, status } from "./voice.js";
 import { age, levels, money, whole } from "./words.js";
 
 const BEAT_MS = 500;
 const SLOW_BEAT_MS = 2000;
 const MANIFEST_MS = 30000;
 const VERIFY_MS = 30000;
-const STARTERS = 8;
 
 class Shop {
   constructor(config) {
@@ -298,10 +299,8 @@ class Shop {
     for (const card of this.cards) card.show("silent", null);
     say(byId("product-price"), "");
     say(byId("product-stock"), "");
-    const said = fault.status ? fault.message : "the edge does not answer";
     if (byId("live").dataset.state !== "silent") announce("Live prices are not available");
-    status("silent", "Live prices are not available");
-    byId("live").title = said;
+    status("silent", "Live prices are not available", fault.status ? fault.message : "the edge does not answer");
     notice("stale", "");
   }
 
@@ -319,45 +318,12 @@ class Shop {
   }
 }
 
-// Anchors of the shard with the most common orders behind them, no two with the same picture until all have been seen.
-function starters(shard) {
-  const strength = ([, lists]) => Math.max(...(lists["*"] || []).map(({ id }) => shard.bundles[id].evidence.orders_together), 0);
-  const ranked = Object.entries(shard.anchors).map((entry) => [strength(entry), entry[0]]).sort((one, other) => other[0] - one[0] || (one[1] < other[1] ? -1 : 1)).map((entry) => entry[1]);
-  const seen = new Set();
-  const first = ranked.filter((sku) => {
-    const image = shard.products[sku]?.image;
-    return !seen.has(image) && seen.add(image);
-  });
-  return [...new Set([...first, ...ranked])].slice(0, STARTERS);
-}
-
 function fillChoice(id, entries, choose) {
   const select = byId(id);
   const chosen = select.value;
   select.replaceChildren(...entries.map(({ name, title }) => element("option", { value: name }, title)));
   if (entries.some(({ name }) => name === chosen)) select.value = chosen;
   select.onchange = () => choose(select.value);
-}
-
-function status(state, text) {
-  const node = byId("live");
-  node.dataset.state = state;
-  node.removeAttribute("title");
-  say(byId("live-text"), text);
-}
-
-const notices = new Map();
-
-// What is wrong right now, one text for each kind of fault.
-function notice(kind, text) {
-  notices.set(kind, text);
-  const texts = Array.from(notices.values()).filter(Boolean);
-  say(byId("notice"), texts.join(" "));
-  byId("notice").hidden = texts.length === 0;
-}
-
-function announce(text) {
-  if (text) byId("changes").textContent = text;
 }
 
 async function start() {

@@ -20,7 +20,8 @@ from cdn.shards import Product
 from cdn.shop_config import shop_config
 from cdn.store import ObjectStore
 from deploy import services
-from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta
+from edge_service.region_payloads import LiveRow, ReleaseMeta
+from edge_service.region_store import RegionStore
 from tandem import regions as regions_file
 from tandem import segments as segments_file
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cdn import keys, shards
+from cdn import keys, shards, storefront
 from cdn.store import Damaged, ObjectStore
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import ObjectStore as Where
+from tandem.settings import Settings
 from tests.cdn.conftest import Get
 from tests.cdn.small_release import RELEASE, release_files
 
@@ -160,6 +161,28 @@ def test_the_shop_is_uploaded_with_types_that_a_browser_takes(store: ObjectStore
     assert msgspec.json.decode(get("shop/config.json")[0]) == config
 
 
+def test_the_storefront_is_put_where_the_regions_are(object_store: Any, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    regions = "".join(
+        f'[[region]]\nname = "{name}"\ncurrency = "USD"\ntime_zone = "UTC"\nredis_url = "redis://127.0.0.1:1/0"\n'
+        f'[region.object_store]\nendpoint = "{where.endpoint}"\nbucket = "tandem"\npublic_url = "{where.public_url}"\n'
+        for name, where in (("north", object_store.store), ("south", object_store.store))
+    )
+    (tmp_path / "config" / "regions.toml").write_text(regions, encoding="utf-8")
+    settings = Settings(home=tmp_path, s3_secret_key=object_store.secret_key, edge_host="0.0.0.0", edge_port=8123)
+    said: list[str] = []
+    storefront.upload(settings, said.append)
+    assert len(said) == 1, "two regions, one bucket"
+    config = msgspec.json.decode(get("shop/config.json")[0])
+    assert [(region["name"], region["edge"]) for region in config["regions"]] == [
+        ("north", "http://127.0.0.1:8123"),
+        ("south", "http://127.0.0.1:8123"),
+    ]
+    assert config["segments"][-1] == {"name": "everyone", "title": "Everyone else"}
+    storefront.upload(settings, said.append, edge_url="https://edge.example.net/")
+    assert msgspec.json.decode(get("shop/config.json")[0])["regions"][0]["edge"] == "https://edge.example.net"
+
+
 def test_a_bucket_is_made_once(object_store: Any) -> None:
     where = msgspec.structs.replace(object_store.store, bucket=f"b{uuid.uuid4().hex[:12]}")
     fresh = ObjectStore(where, object_store.access_key, object_store.secret_key, "us-east-1")
@@ -184,7 +207,6 @@ def test_an_address_where_nothing_listens_is_unavailable_and_named() -> None:
 
 def test_a_server_that_stops_is_unavailable_and_holds_everything_when_it_is_back(tmp_path: Path) -> None:
     from deploy import services
-    from tandem.settings import Settings
 
     held = Settings(home=tmp_path)
     (port,) = services.free_ports(1)

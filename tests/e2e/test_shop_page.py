@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
 
+from edge_service.region_payloads import Delta
 from tests.cdn.shop_world import BAGELS, BREAKFAST, CAKE, COFFEE_AND_GRANOLA, KEY, RELEASE, ShopWorld, shop_world
 
 pytestmark = pytest.mark.browser
@@ -222,6 +225,20 @@ def test_a_number_that_is_none_is_refused_before_it_is_sent(visit: Visit) -> Non
     page.get_by_role("button", name="Send the change").click()
     expect(page.locator("#floor-answer")).to_have_text("List price: 8.999 is not a number that fits")
     expect(page.get_by_label("List price")).to_have_attribute("aria-invalid", "true")
+
+
+def test_what_is_typed_stays_while_the_feed_goes_on_and_only_that_is_sent(visit: Visit, world: ShopWorld) -> None:
+    page = visit.open(sku="1029743", key=KEY).page
+    expect(page.get_by_label("Stock")).to_have_value("40", timeout=SOON)
+    page.get_by_label("List price").fill("9.99")
+    page.get_by_role("button", name="Send the change").focus()
+    with world.live as redis:
+        redis.push([Delta(sku="1029743", stock=17, sequence=int(time.time() * 1000), at=datetime.now(UTC))])
+    expect(page.get_by_label("Stock")).to_have_value("17", timeout=SOON)
+    expect(page.get_by_label("List price")).to_have_value("9.99")
+    page.keyboard.press("Enter")
+    expect(page.locator("#product-price")).to_have_text("$9.99", timeout=SOON)
+    expect(page.locator("#product-stock")).to_have_text("17 in stock")
 
 
 def test_the_cart_counts_against_the_stock_and_its_quotes_verify(visit: Visit) -> None:

@@ -1,0 +1,35 @@
+"""Put the shop page where the regions' files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cdn.shop_config import shop_config
+from cdn.store import ObjectStore
+from tandem import regions as regions_file
+from tandem import segments as segments_file
+from tandem.settings import Settings
+
+Say = Callable[[str], object]
+ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+def upload(settings: Settings, say: Say, *, edge_url: str = "") -> None:
+    """The page and its configuration into each bucket that a region has, once; only what changed is sent.
+
+    `edge_url` is the edge as a browser finds it, the same for all regions; default: where `tandem serve` listens here.
+    """
+    found = regions_file.load(settings.config_folder)
+    edge = edge_url or local_edge(settings)
+    config = shop_config(found, segments_file.load(settings.config_folder), dict.fromkeys(found.names, edge))
+    for where in dict.fromkeys(region.object_store for region in found.region):
+        store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
+        store.ensure_bucket()
+        changed = store.put_shop(config)
+        say(f"{where.public_url}/shop/index.html ({changed} files changed)")
+
+
+def local_edge(settings: Settings) -> str:
+    """The edge's address as a browser on this machine finds it."""
+    host = "127.0.0.1" if settings.edge_host in ANY_ADDRESS else settings.edge_host
+    return f"http://{host}:{settings.edge_port}"
