@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Param, dag, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")
 APPLICATION = str(Path(__file__).resolve().parent.parent / "spark_jobs" / "submit.py")
@@ -69,6 +69,18 @@ DEFAULTS = {
 JOB_TIMEOUT = timedelta(hours=3)
 
 
+class Job(SparkSubmitOperator):
+    """A call of spark_jobs/submit.py. Where that ends with code 2, its data or settings are wrong and stay wrong."""
+
+    def execute(self, context: Any) -> None:
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            if "Error code is: 2." in str(error):
+                raise AirflowFailException(str(error)) from error
+            raise
+
+
 @task(multiple_outputs=True)
 def pin_inputs(*, dag_run: Any = None, params: Any = None) -> dict[str, Any]:
     """Fix what the whole run works on: the day, the facts' Delta versions, the regions."""
@@ -116,9 +128,9 @@ def _wrong_is_not_tried_again() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
-def _spark(job: str, table: str, pinned: Any) -> SparkSubmitOperator:
+def _spark(job: str, table: str, pinned: Any) -> Job:
     """One job of spark_jobs/submit.py, which alone writes `table` while it runs."""
-    return SparkSubmitOperator(
+    return Job(
         task_id=job,
         application=APPLICATION,
         application_args=[job, "--as-of", pinned["as_of"], "--inputs", pinned["inputs"]],
@@ -149,7 +161,7 @@ def bundles() -> None:
     pricing = _spark("pricing", "bundles", pinned)
     evaluation = _spark("evaluation", "evaluations", pinned)
     passed = gate(pinned["as_of"], pinned["regions"])
-    publish = SparkSubmitOperator.partial(
+    publish = Job.partial(
         task_id="publish",
         application=APPLICATION,
         name="tandem publish",

@@ -133,8 +133,7 @@ def test(settings: Settings, as_of: date, say: Say) -> None:
     bad = [f"{task.name} {task.state}" for task in reached if task.state not in GOOD]
     if bad or code or not reached:
         what = ", ".join(bad) or ("no task ran" if not reached else f"exit code {code}")
-        message = f"DAG {DAG} of {as_of} failed: {what}; the end of {log}:\n{processes.tail(log, 25)}"
-        raise RunFailed(message, reached)
+        raise RunFailed(f"DAG {DAG} of {as_of} failed: {what}; {_why(log)}", reached)
 
 
 def states(settings: Settings, as_of: date, since: datetime) -> list[TaskState]:
@@ -173,6 +172,13 @@ def standalone(settings: Settings, say: Say) -> None:
             say("airflow: stopped")
     finally:
         services.stop(started, say)
+
+
+def _why(log: Path) -> str:
+    """What a job of ours said last about its failure, or the end of the log."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line.partition("tandem: ")[2] for line in lines if line.startswith("tandem: ")]
+    return f"{said[-1]} (all of it in {log})" if said else f"the end of {log}:\n{processes.tail(log, 25)}"
 
 
 def _healthy(address: str) -> bool:

@@ -15,6 +15,9 @@ GRACE_SECONDS = 15.0
 """How long a group may take to end by itself before it is killed."""
 
 
+WIDTH = 300
+"""Of a line that an error message shows."""
+
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -114,7 +117,7 @@ def tail(log: Path, lines: int = 15) -> str:
     if not log.is_file():
         return "    (nothing was written)"
     text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    return "\n".join(f"    {line}" for line in text) or "    (nothing was written)"
+    return "\n".join(f"    {line[:WIDTH]}" for line in text) or "    (nothing was written)"
 
 
 def interrupt_on_signals() -> None:

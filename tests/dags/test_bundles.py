@@ -153,24 +153,28 @@ def test_jobs_are_called_by_name_through_this_environments_spark_submit(dag: dic
         assert dag["tasks"][name]["application"] == str(ROOT / "spark_jobs" / "submit.py")
 
 
+def _with_spark_submit(folder: Path, script: str) -> Path:
+    """A DAG folder whose jobs call `script` in the place of spark-submit."""
+    binary = folder / "spark-submit"
+    binary.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
+    binary.chmod(0o755)
+    text = (ROOT / "dags" / "bundles.py").read_text(encoding="utf-8")
+    real = 'SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")'
+    assert real in text
+    (folder / "dags").mkdir()
+    (folder / "dags" / "bundles.py").write_text(text.replace(real, f'SPARK_SUBMIT = "{binary}"'), encoding="utf-8")
+    return folder / "dags"
+
+
 @pytest.fixture(scope="module")
 def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, airflow.TaskState]:
     """A run by `airflow dags test` of a build that the gate refuses: the jobs do nothing, so there is no bundle.
 
     Spark is stood in for by a script that ends well: what is tested is Airflow's part. The real jobs run in the demo.
     """
-    folder = tmp_path_factory.mktemp("binaries")
+    folder = tmp_path_factory.mktemp("stand-in")
     called = folder / "called"
-    (folder / "spark-submit").write_text(f'#!/bin/sh\necho "$@" >> {called}\n', encoding="ascii")
-    (folder / "spark-submit").chmod(0o755)
-    dags = tmp_path_factory.mktemp("dags")
-    text = (ROOT / "dags" / "bundles.py").read_text(encoding="utf-8")
-    stand_in = text.replace(
-        'SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")',
-        f'SPARK_SUBMIT = "{folder / "spark-submit"}"',
-    )
-    assert stand_in != text
-    (dags / "bundles.py").write_text(stand_in, encoding="utf-8")
+    dags = _with_spark_submit(folder, f'echo "$@" >> {called}')
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(airflow, "DAGS", dags)
@@ -189,6 +193,20 @@ def test_a_bad_build_stops_at_the_gate_at_once_and_no_region_sees_it(bad_build: 
     assert {bad_build[name].state for name in ["pin_inputs", *JOBS]} == {"success"}
     assert (bad_build["gate"].state, bad_build["gate"].tries) == ("failed", 1)
     assert bad_build["publish"].state == "upstream_failed"
+
+
+def test_a_job_that_calls_its_input_wrong_is_not_tried_again(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(airflow, "DAGS", _with_spark_submit(tmp_path, "echo 'tandem: segments.toml is wrong'; exit 2"))
+    with pytest.raises(
+        airflow.RunFailed, match=r"segments failed.*; segments\.toml is wrong \(all of it in"
+    ) as failure:
+        airflow.test(home, date(2017, 6, 2), said.append)
+    tasks = {task.name: task for task in failure.value.tasks}
+    assert (tasks["segments"].state, tasks["segments"].tries) == ("failed", 1)
+    assert {task.state for name, task in tasks.items() if name not in {"pin_inputs", "segments"}} == {"upstream_failed"}
 
 
 def test_a_day_before_the_first_is_no_success(home: Settings) -> None:

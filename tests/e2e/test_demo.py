@@ -200,3 +200,5 @@ def _write_config(folder: Path, ports: list[int]) -> None:
         for name, port in zip(("north", "south"), ports[:2], strict=True)
     )
     (folder / "regions.toml").write_text(text, encoding="ascii")
+    segment = '[[segment]]\nname = "regulars"\nwhere = "frequency >= 20"\n'
+    (folder / "segments.toml").write_text(segment, encoding="ascii")
