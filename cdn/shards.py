@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cdn.keys import shard_of
-from tandem.bundle import AnchorList, Bundle
+from tandem.bundle import AnchorList, Bundle, Listed
 
 TARGET_BYTES = 128_000
 """A compressed shard: small enough for a phone, large enough that an upload is worth its request."""
@@ -62,10 +62,7 @@ def shard_bytes(
             raise ValueError(
                 f"anchor {ranked.anchor!r} belongs to shard {shard_of(ranked.anchor, count)}, not {number}"
             )
-        anchors.setdefault(ranked.anchor, {})[ranked.segment] = [
-            {"id": listed.bundle_id, "confidence": listed.confidence, "matched": listed.matched}
-            for listed in ranked.bundles
-        ]
+        anchors.setdefault(ranked.anchor, {})[ranked.segment] = [_place(listed) for listed in ranked.bundles]
     named = {
         listed["id"]: bundles[listed["id"]] for by in anchors.values() for ranked in by.values() for listed in ranked
     }
@@ -122,6 +119,13 @@ def _facts(product: Product) -> dict[str, str | None]:
         "category": product.category,
         "image": product.image,
     }
+
+
+def _place(listed: Listed) -> dict[str, Any]:
+    place: dict[str, Any] = {"id": listed.bundle_id, "confidence": listed.confidence, "matched": listed.matched}
+    if listed.own is not None:
+        place["evidence"] = {"orders_together": listed.own.orders_together, "lift": listed.own.lift}
+    return place
 
 
 def _public(bundle: Bundle) -> dict[str, Any]:

@@ -14,14 +14,14 @@ Say = Callable[[str], object]
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
-def upload(settings: Settings, say: Say, *, edge_url: str = "") -> None:
+def upload(settings: Settings, say: Say) -> None:
     """The page and its configuration into each bucket that a region has, once; only what changed is sent.
 
-    `edge_url` is the edge as a browser finds it, the same for all regions; default: where `tandem serve` listens here.
+    A region without an `edge_url` in regions.toml is answered by the edge that `tandem serve` starts here.
     """
     found = regions_file.load(settings.config_folder)
-    edge = edge_url or local_edge(settings)
-    config = shop_config(found, segments_file.load(settings.config_folder), dict.fromkeys(found.names, edge))
+    edges = {region.name: region.edge_url or local_edge(settings) for region in found.region}
+    config = shop_config(found, segments_file.load(settings.config_folder), edges)
     for where in dict.fromkeys(region.object_store for region in found.region):
         store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
         store.ensure_bucket()

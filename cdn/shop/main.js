@@ -142,9 +142,8 @@ class Shop {
     notice("cdn", "");
     const lists = shard.anchors[this.sku] || {};
     const listed = lists[this.segment] || lists["*"] || [];
-    this.cards = listed.map((place) => new Card(place, shard.bundles[place.id], this));
+    this.cards = listed.map((place) => new Card(place, { ...shard.bundles[place.id], ...(place.evidence && { evidence: place.evidence }) }, this));
     this.fresh = true;
-    this.liveAt = 0;
     byId("bundle-list").replaceChildren(...this.cards.map((card) => card.node));
     byId("no-bundles").hidden = listed.length > 0;
     byId("bundles").hidden = false;
@@ -207,7 +206,7 @@ class Shop {
     const { edge } = this;
     const turn = (this.turn = Symbol("beat"));
     const alive = await this.#price();
-    if (alive && (this.floor.panel.open || Date.now() - this.liveAt > SLOW_BEAT_MS)) await this.#live();
+    if (alive && (this.floor.panel.open || this.liveFor !== this.sku || Date.now() - this.liveAt > SLOW_BEAT_MS)) await this.#live();
     this.#regular();
     if (turn !== this.turn || edge !== this.edge || document.hidden) return;
     clearTimeout(this.timer);
@@ -264,13 +263,14 @@ class Shop {
   }
 
   async #live() {
-    const { edge } = this;
+    const { edge, sku } = this;
     const skus = this.#onShow();
     if (skus.length === 0) skus.push("0");
     try {
       const answer = await edge.live(skus);
       if (edge !== this.edge) return true;
       this.liveAt = Date.now();
+      this.liveFor = sku;
       this.floor.learn(answer.products);
       this.#aged(answer);
       const own = answer.products.find((product) => product.sku === this.sku);
