@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from edge_service.answers import ExplainAnswer, ExplainedComponent, Listing, Reason, rfc3339
 from edge_service.problems import wrong
 from edge_service.served import Moment
-from tandem.bundle import Bundle, Component
+from tandem.bundle import Bundle, Component, Listed
 from tandem.money import BPS, EXPONENTS, discounted
 from tandem.offer import Offer, price
 
@@ -29,7 +29,9 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
     if bundle is None:
         raise wrong("id", f"release {meta.release_id} of region {meta.region} holds no bundle {bundle_id!r}", 404)
     anchors = [anchor] if anchor is not None else [component.sku for component in bundle.components]
-    listings = list(_listings(moment, bundle, segment, anchors))
+    places = list(_places(moment, bundle, segment, anchors))
+    listings = [Listing(at, rank, listed.confidence, listed.matched) for at, rank, listed in places]
+    bundle = places[0][2].tell(bundle) if places else bundle
     offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
     reasons = _unsold(moment, bundle) if offer is None else list(_reasons(moment, bundle, offer))
     return ExplainAnswer(
@@ -57,11 +59,12 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
     )
 
 
-def _listings(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[Listing]:
+def _places(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[tuple[str, int, Listed]]:
+    """Where the bundle is listed: anchor, rank, and the place itself."""
     for anchor in anchors:
         for rank, listed in enumerate(moment.release.ranked(segment, anchor), 1):
             if listed.bundle_id == bundle.id:
-                yield Listing(anchor, rank, listed.confidence, listed.matched)
+                yield anchor, rank, listed
 
 
 def _components(bundle: Bundle, offer: Offer | None) -> list[ExplainedComponent]:

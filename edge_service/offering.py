@@ -71,6 +71,7 @@ def offers(
         bundle = moment.release.bundle(listed.bundle_id)
         if bundle is None or _held(bundle, cart or {}):
             continue
+        bundle = listed.tell(bundle)
         offer = price(bundle, moment.products.get, cart=cart, exclude=exclude, with_discount=moment.freshness.discounts)
         if offer is None or (content := frozenset((c.sku, c.quantity) for c in offer.components)) in seen:
             continue

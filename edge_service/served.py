@@ -16,6 +16,7 @@ from tandem.segments import ALL
 from tandem.settings import Settings
 
 RESTART_SECONDS = 1.0
+CANCEL_AGAIN_SECONDS = 0.1
 
 
 class Moment(NamedTuple):
@@ -46,9 +47,12 @@ class ServedRegion:
             self._tasks.append(asyncio.create_task(self._keep_on(follow)))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End what follows. A cancellation that the Redis client swallowed (it does, rarely) is sent again."""
+        going = set(self._tasks)
+        while going:
+            for task in going:
+                task.cancel()
+            _, going = await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
         await self.reader.close()
 
     async def _keep_on(self, follow: Callable[[], Awaitable[None]]) -> None:

@@ -245,3 +245,12 @@ async def test_what_cannot_be_read_in_redis_is_reported_and_the_answers_go_on(
     posted = await edge.post("/v1/north/deltas", content=b"{}", headers={"X-Tandem-Key": DELTA_KEY})
     assert posted.status_code == 200
     await tell(edge, clock, "tea", stock=7)
+
+
+async def test_an_edge_stops_at_whatever_moment_it_is_told_to(published: RegionStore, tmp_path, clock: Clock) -> None:
+    """A Redis client that swallows a cancellation held up one stop in ten, for ever."""
+    for round_ in range(40):
+        with anyio.fail_after(5):
+            async with client_of(create_app(settings(tmp_path), [published.region], clock=clock)) as edge:
+                for _ in range(round_ * 7 % 40):
+                    await edge.get("/healthz")
