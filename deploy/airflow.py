@@ -14,6 +14,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import shlex
 import sqlite3
 import sys
@@ -175,10 +176,10 @@ def standalone(settings: Settings, say: Say) -> None:
 
 
 def _why(log: Path) -> str:
-    """What a job of ours said last about its failure, or the end of the log."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    said = [line.partition("tandem: ")[2] for line in lines if line.startswith("tandem: ")]
-    return f"{said[-1]} (all of it in {log})" if said else f"the end of {log}:\n{processes.tail(log, 25)}"
+    """What a task of ours said about its failure, or the end of the log."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    said = re.findall(r"^(?:tandem: |\S*AirflowFailException: (?!Cannot execute))(.*(?:\n  .*)*)", text, re.MULTILINE)
+    return f"{said[-1]}\n(all of it in {log})" if said else f"the end of {log}:\n{processes.tail(log, 25)}"
 
 
 def _healthy(address: str) -> bool:

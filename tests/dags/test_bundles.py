@@ -201,7 +201,7 @@ def test_a_job_that_calls_its_input_wrong_is_not_tried_again(
     said: list[str] = []
     monkeypatch.setattr(airflow, "DAGS", _with_spark_submit(tmp_path, "echo 'tandem: segments.toml is wrong'; exit 2"))
     with pytest.raises(
-        airflow.RunFailed, match=r"segments failed.*; segments\.toml is wrong \(all of it in"
+        airflow.RunFailed, match=r"segments failed.*; segments\.toml is wrong\n\(all of it in"
     ) as failure:
         airflow.test(home, date(2017, 6, 2), said.append)
     tasks = {task.name: task for task in failure.value.tasks}

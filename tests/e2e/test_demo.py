@@ -168,7 +168,7 @@ def _orders() -> list[dict[str, Any]]:
                 "quantity": 1,
                 "unit_price": "2.50",
                 "customer_id": f"c{number % 97}",
-                "region": ("north", "south")[number % 2 if number % 3 else 0],
+                "region": ("north", "south")[number // len(PAIRS) % 2],
                 "currency": "EUR",
             }
             for sku in skus
