@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_jobs import delta
-from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute
+from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute
 from tandem.regions import Region
 from tandem.settings import Settings
 
@@ -32,46 +33,62 @@ class RegionBuild:
         return delta.read_day(self.spark, self.settings, table, self.as_of).where(F.col("region") == self.region.name)
 
     def lists(self) -> DataFrame:
-        """Each list (segment, anchor, bundles), each place with its bundle's evidence and discount in that segment."""
-        told = self.of_day("bundles").select(
-            "segment", "bundle_id", "evidence.orders_together", "evidence.lift", "discount_bps"
+        """Each list (segment, anchor, bundles); a place has `own` where its segment tells another story."""
+        own = self.of_day("bundles").select("segment", "bundle_id", _story().alias("own"))
+        body = self.bodies().select("bundle_id", F.struct(*STORY).alias("told"))
+        place = self.of_day("bundle_sets").select("segment", "anchor", F.posexplode("bundles").alias("place", "entry"))
+        joined = (
+            place.select("segment", "anchor", "place", "entry.*")
+            .join(own, ["segment", "bundle_id"])
+            .join(body, "bundle_id")
         )
-        sets = self.of_day("bundle_sets")
-        place = sets.select("segment", "anchor", F.posexplode("bundles").alias("place", "entry"))
-        joined = place.select("segment", "anchor", "place", "entry.*").join(told, ["segment", "bundle_id"])
-        entry = F.struct("place", "bundle_id", "confidence", "matched", "orders_together", "lift", "discount_bps")
+        different = F.when(F.col("own") != F.col("told"), F.col("own")).alias("own")
+        entry = F.struct("place", "bundle_id", "confidence", "matched", different)
         return joined.groupBy("segment", "anchor").agg(F.array_sort(F.collect_list(entry)).alias("bundles"))
 
     def bodies(self) -> DataFrame:
-        """Each bundle once (bundle_id, components): components and floors are a region's, whatever the segment."""
-        return self.of_day("bundles").dropDuplicates(["bundle_id"]).select("bundle_id", "components")
-
-
-def anchor_list(row: dict[str, object]) -> AnchorList:
-    places = tuple(
-        Listed(
-            bundle_id=place["bundle_id"],
-            confidence=round(place["confidence"], 4),
-            matched=place["matched"],
-            orders_together=place["orders_together"],
-            lift=round(place["lift"], 2),
-            discount_bps=place["discount_bps"],
+        """Each bundle once, as most of its lists tell it: the whole region's story, else that of the first segment."""
+        told = self.of_day("bundles").select(
+            "segment", "bundle_id", F.struct("components", _story().alias("own")).alias("body")
         )
-        for place in row["bundles"]  # type: ignore[attr-defined]
+        first = told.groupBy("bundle_id").agg(F.min_by("body", "segment").alias("body"))
+        return first.select("bundle_id", "body.components", "body.own.*")
+
+
+STORY = ("orders_together", "lift", "discount_bps")
+
+
+def _story() -> Column:
+    return F.struct("evidence.orders_together", "evidence.lift", "discount_bps")
+
+
+def anchor_list(row: dict[str, Any]) -> AnchorList:
+    """A row of `lists` as the edge keeps it."""
+    places = tuple(
+        Listed(place["bundle_id"], round(place["confidence"], 4), place["matched"], _own(place.get("own")))
+        for place in row["bundles"]
     )
-    return AnchorList(segment=str(row["segment"]), anchor=str(row["anchor"]), bundles=places)
+    return AnchorList(segment=row["segment"], anchor=row["anchor"], bundles=places)
 
 
-def bundle_of(row: dict[str, object]) -> Bundle:
+def _own(told: dict[str, Any] | None) -> Story | None:
+    return told and Story(told["orders_together"], round(told["lift"], 2), told["discount_bps"])
+
+
+def bundle_of(row: dict[str, Any]) -> Bundle:
+    """A row of `bodies` as the edge keeps it."""
     return Bundle(
-        id=str(row["bundle_id"]),
+        id=row["bundle_id"],
         components=tuple(
             Component(
                 sku=part["sku"],
                 quantity=part["quantity"],
-                floor=part["floor_cents"],
-                substitutes=tuple(Substitute(other["sku"], other["floor_cents"]) for other in part["substitutes"]),
+                floor=part.get("floor_cents"),
+                substitutes=tuple(Substitute(other["sku"], other.get("floor_cents")) for other in part["substitutes"]),
             )
-            for part in row["components"]  # type: ignore[attr-defined]
+            for part in row["components"]
         ),
+        discount_bps=row["discount_bps"],
+        orders_together=row["orders_together"],
+        lift=round(row["lift"], 2),
     )

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from cdn import keys, shards
 from cdn.manifest import Manifest
-from spark_jobs.region_build import RegionBuild, anchor_list, bundle_of
+from spark_jobs.region_build import STORY, RegionBuild, anchor_list, bundle_of
 from spark_jobs.release_switch import object_store
 from tandem import segments
 from tandem.bundle import AnchorList, Bundle
@@ -80,7 +80,7 @@ def _shard_rows(build: RegionBuild, lists: DataFrame, count: int) -> DataFrame:
     products = skus.join(_products(build), "sku")
     return (
         _texts("list", sharded, ["segment", "anchor", "bundles"])
-        .unionByName(_texts("bundle", bundles, ["bundle_id", "components"]))
+        .unionByName(_texts("bundle", bundles, ["bundle_id", "components", *STORY]))
         .unionByName(_texts("product", products, ["sku", "title", "brand", "category", "image"]))
     )
 

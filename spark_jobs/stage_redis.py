@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 import pyarrow as pa
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -38,7 +39,14 @@ def stage(build: RegionBuild) -> Staged:
 
 
 def _written(rows: DataFrame, write: Callable[[Batches], Batches]) -> list[Row]:
-    return rows.mapInArrow(write, COUNTED).collect()
+    """Run `write` in the tasks. Raises Unavailable where a task could not reach the region."""
+    try:
+        return rows.mapInArrow(write, COUNTED).collect()
+    except PythonException as error:
+        lost = next((line for line in str(error).splitlines() if "tandem.errors.Unavailable: " in line), None)
+        if lost is None:
+            raise
+        raise Unavailable(lost.partition("Unavailable: ")[2]) from error
 
 
 def _rows(batches: Batches) -> Iterator[dict[str, object]]:

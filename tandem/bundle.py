@@ -38,6 +38,14 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True):
     lift: float
 
 
+class Story(msgspec.Struct, frozen=True, array_like=True):
+    """What one segment's orders say of a bundle, where it is not what the bundle's body says."""
+
+    orders_together: int
+    lift: float
+    discount_bps: int
+
+
 class Listed(msgspec.Struct, frozen=True, array_like=True):
     """One place in the ranked list of an anchor."""
 
@@ -46,6 +54,14 @@ class Listed(msgspec.Struct, frozen=True, array_like=True):
     """Share of the anchor's orders that hold the whole bundle."""
     matched: str
     """Where the evidence comes from: segment, region or global."""
+    own: Story | None = None
+
+    def tell(self, bundle: Bundle) -> Bundle:
+        """`bundle`, the one that is listed here, with the evidence and the discount that hold at this place."""
+        if self.own is None:
+            return bundle
+        own = self.own
+        return Bundle(bundle.id, bundle.components, own.discount_bps, own.orders_together, own.lift)
 
 
 class AnchorList(msgspec.Struct, frozen=True, array_like=True):

@@ -174,18 +174,9 @@ def rollback(settings: settings_file.Settings, region: str, reason: str) -> None
 @click.pass_obj
 def shop(settings: settings_file.Settings) -> None:
     """Upload the shop page to the object store of every region."""
-    from cdn.shop_config import shop_config
-    from cdn.store import ObjectStore
-    from tandem import segments
+    from cdn import storefront
 
-    found = regions_file.load(settings.config_folder)
-    here = f"http://{settings.edge_host}:{settings.edge_port}"
-    edges = {region.name: region.edge_url or here for region in found.region}
-    content = shop_config(found, segments.load(settings.config_folder), edges)
-    for where in {region.object_store for region in found.region}:
-        store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
-        store.ensure_bucket()
-        click.echo(f"{where.public_url}/shop/index.html: {store.put_shop(content)} files changed")
+    storefront.upload(settings, click.echo)
 
 
 @main.command()

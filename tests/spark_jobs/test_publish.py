@@ -1,0 +1,166 @@
+"""A build reaches a real Redis and a real object store whole, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from edge_service.region_store import NoBackup, RegionStore
+from spark_jobs import build, publish, release_switch, stage_files
+from tandem import regions, release
+from tandem.errors import TandemError, Unavailable
+from tandem.regions import Region
+from tandem.settings import Settings
+from tests.conftest import RunningStore
+from tests.spark_jobs.small_shop import AS_OF, make
+from warehouse import ledger
+
+At = Callable[[str, RunningStore], Settings]
+pytestmark = [pytest.mark.spark, pytest.mark.servers]
+
+
+@pytest.fixture(scope="module")
+def published(
+    spark: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str, RunningStore], Settings]]:
+    """A built small shop, whose regions both are at the given servers."""
+    folder = tmp_path_factory.mktemp("published")
+    made: list[Settings] = []
+
+    def at(redis_url: str, running: RunningStore) -> Settings:
+        if not made:
+            settings = make(folder, redis_url, running.store.endpoint)
+            made.append(
+                Settings(
+                    home=settings.home,
+                    config=settings.config,
+                    s3_access_key=running.access_key,
+                    s3_secret_key=running.secret_key,
+                )
+            )
+            for name in build.JOBS:
+                if name != "evaluation":
+                    build.run_job(spark, made[0], name, AS_OF)
+        return made[0]
+
+    return at
+
+
+def north(settings: Settings) -> Region:
+    return regions.load(settings.config_folder).get("north")
+
+
+def content(url: str) -> dict[bytes, Any]:
+    """Every key of a release, with its value."""
+    with redis.Redis.from_url(url) as client:
+        keys = [key for key in client.scan_iter("tandem:*") if client.type(key) in (b"hash", b"string")]
+        return {key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key) for key in keys}
+
+
+def rules(settings: Settings, discount: int) -> None:
+    """Another configuration, and so another release."""
+    path = settings.config_folder / "rules.toml"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "max_discount_bps" not in line]
+    path.write_text("\n".join([*lines, f"max_discount_bps = {discount}"]), encoding="utf-8")
+
+
+def test_a_release_goes_to_redis_and_cdn_and_back_again(
+    spark: Any,
+    published: At,
+    redis_url: str,
+    object_store: RunningStore,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = published(redis_url, object_store)
+    said: list[str] = []
+    publish.publish(spark, settings, AS_OF, "north", said.append)
+    region = north(settings)
+    first = ledger.current(settings, "north")
+    cdn = release_switch.object_store(settings, region)
+    with RegionStore(region) as store:
+        assert store.current() == first
+        meta = store.sealed(str(first))
+        found = store.verify(str(first))
+    assert meta is not None
+    assert (meta.anchors, meta.bundles) == (found.anchors, found.bundles)
+    assert meta.checksum == release.checksum([found.digest])
+    manifest = cdn.manifest("north")
+    assert manifest is not None
+    assert manifest.release == first
+    cdn.verify("north", str(first), manifest)
+    states = [row["state"] for row in ledger.latest(settings)]
+    assert states == ["current"]
+
+    # Again: nothing changes, not one byte.
+    before = content(redis_url)
+    publish.publish(spark, settings, AS_OF, "north", said.append)
+    assert content(redis_url) == before
+
+    # Redis lost altogether: the same command brings back the same bytes.
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    publish.publish(spark, settings, AS_OF, "north", said.append)
+    assert content(redis_url) == before
+
+    # Without a backup there is nothing to go back to.
+    with pytest.raises(NoBackup, match="north"):
+        release_switch.rollback(settings, "north", "test", said.append)
+
+    # A second release that dies after Redis was staged is seen by nobody; run again, it goes through.
+    rules(settings, 500)
+    for name in ("bundles", "pricing"):
+        build.run_job(spark, settings, name, AS_OF)
+    real = stage_files.stage
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage_files, "stage", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish.publish(spark, settings, AS_OF, "north", said.append)
+    with RegionStore(region) as store:
+        assert store.current() == first
+    monkeypatch.setattr(stage_files, "stage", real)
+    publish.publish(spark, settings, AS_OF, "north", said.append)
+    second = ledger.current(settings, "north")
+    assert second != first
+    assert ledger.backup(settings, "north") == first
+
+    # Back: Redis, CDN and ledger agree, and the bad one is never published again.
+    release_switch.rollback(settings, "north", "prices were wrong", said.append)
+    with RegionStore(region) as store:
+        assert store.current() == first
+    shown = cdn.manifest("north")
+    assert shown is not None
+    assert shown.release == first
+    assert ledger.state(settings, "north", str(second)) == "quarantined"
+    with pytest.raises(release.WrongTransition, match="quarantined"):
+        publish.publish(spark, settings, AS_OF, "north", said.append)
+
+
+def test_a_region_out_of_reach_holds_nobody_up_and_is_named(
+    spark: Any, published: At, redis_url: str, object_store: RunningStore
+):
+    settings = published(redis_url, object_store)
+    path = settings.config_folder / "regions.toml"
+    there = path.read_text(encoding="utf-8")
+    head, _, tail = there.rpartition(redis_url)
+    path.write_text(f"{head}redis://127.0.0.1:1/0{tail}", encoding="utf-8")
+    rules(settings, 700)
+    for name in ("bundles", "pricing"):
+        build.run_job(spark, settings, name, AS_OF)
+    said: list[str] = []
+    with pytest.raises(Unavailable, match="not published to south"):
+        publish.everywhere(spark, settings, AS_OF, said.append)
+    with RegionStore(north(settings)) as store:
+        assert store.current() == ledger.current(settings, "north")
+    assert ledger.current(settings, "south") is None
+    assert any("south: degraded" in line for line in said)
+
+
+def test_publishing_a_day_that_was_never_built_says_what_to_run(spark: Any, built: Settings):
+    with pytest.raises(TandemError, match="run tandem build --as-of 2001-01-01"):
+        publish.publish(spark, built, AS_OF.replace(year=2001, month=1), "north", print)
