@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from edge_service.region_store import LiveRow, RegionStore, Staged
 from spark_jobs.region_build import RegionBuild, anchor_list, bundle_of
+from tandem.errors import Unavailable
 
 COUNTED = "anchors long, bundles long, digest string"
 Batches = Iterator[pa.RecordBatch]

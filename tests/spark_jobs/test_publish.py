@@ -23,9 +23,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.servers]
 
 
 @pytest.fixture(scope="module")
-def published(
-    spark: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str, RunningStore], Settings]]:
+def published(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> At:
     """A built small shop, whose regions both are at the given servers."""
     folder = tmp_path_factory.mktemp("published")
     made: list[Settings] = []

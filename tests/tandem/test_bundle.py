@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
+from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute, bundle_id
 
 parts = st.lists(st.tuples(st.text(min_size=1, max_size=8), st.integers(1, 9)), min_size=1, max_size=4)
 
@@ -35,4 +35,11 @@ def test_what_is_stored_has_the_same_bytes_every_time_and_reads_back() -> None:
     text = msgspec.json.encode(bundle)
     assert text == b'["id",[["a",2,90,[["c",5],["d",null]]],["b",1,null,[]]],500,12,2.5]'
     assert msgspec.json.decode(text, type=Bundle) == bundle
-    assert msgspec.json.encode(listed) == b'["*","a",[["id",0.25,"region"]]]'
+    assert msgspec.json.encode(listed) == b'["*","a",[["id",0.25,"region",null]]]'
+
+
+def test_a_place_tells_the_bundle_as_its_own_segment_knows_it() -> None:
+    bundle = Bundle("id", (Component("a"), Component("b")), 500, 312, 8.4)
+    assert Listed("id", 0.25, "region").tell(bundle) is bundle
+    told = Listed("id", 0.5, "segment", Story(40, 9.1, 250)).tell(bundle)
+    assert told == Bundle("id", bundle.components, 250, 40, 9.1)
