@@ -8,6 +8,7 @@ import pytest
 
 from edge_service.app import create_app
 from edge_service.region_store import LiveRow, RegionStore
+from tandem.bundle import AnchorList, Listed, Story
 from tests.edge_service.conftest import (
     BUNDLES,
     DELTA_KEY,
@@ -70,6 +71,23 @@ async def test_a_segment_has_its_own_list_and_the_answer_says_where_the_evidence
     answer = (await edge.get("/v1/north/bundles/tea?segment=families")).json()
     assert (answer["segment"], answer["matched"]) == ("families", "segment")
     assert [each["id"] for each in answer["bundles"]] == [TEA_JAM.id, TEA_CUP.id]
+
+
+async def test_a_segments_own_figures_and_discount_are_told_where_they_differ(
+    edge: httpx.AsyncClient, published: RegionStore
+) -> None:
+    own = AnchorList("families", "tea", (Listed(TEA_CUP.id, 0.4, "segment", Story(12, 9.5, 2_000)),))
+    publish(published, "r2", BUNDLES, [LISTS[0], own])
+
+    async def followed() -> bool:
+        return (await edge.get("/v1/north/bundles/tea")).json()["release"] == "r2"
+
+    await until(followed)
+    for segment, figures, discount in (("families", (12, 0.4, 9.5), 200), ("*", (30, 0.3, 4.5), 100)):
+        first = (await edge.get(f"/v1/north/bundles/tea?segment={segment}")).json()["bundles"][0]
+        assert (tuple(first["evidence"].values()), first["discount"]) == (figures, discount)
+        told = (await edge.get(f"/v1/north/bundles/{TEA_CUP.id}/explain?segment={segment}")).json()
+        assert (told["orders_together"], told["lift"], told["discount"]) == (figures[0], figures[2], discount)
 
 
 @pytest.mark.parametrize("segment", ["everyone", "no-such-segment"])
