@@ -103,6 +103,7 @@ def setup(settings: Settings, say: Say) -> dict[str, str]:
     found = environment(settings)
     home = folder(settings)
     (home / "spark").mkdir(parents=True, exist_ok=True)
+    (home / "airflow.cfg").touch(mode=0o600)  # else Airflow makes one, with secrets in it
     defaults = ["python", "-m", "spark_jobs.session", "--defaults", str(home / "spark" / "spark-defaults.conf")]
     processes.run(defaults, home / "setup.log", found)
     done = home / "prepared"
