@@ -70,6 +70,10 @@ ARCHIVE = "classes.jsa"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 """On one machine a job is over before the JVM's second compiler has paid for itself: 15 s became 11.5 s."""
 
+KERNELS = "numba"
+"""Where executors keep compiled kernels, in their own working folder: it is the one place that they may surely write
+to, as the package often belongs to root and their user to no home."""
+
 
 def conf(settings: Settings) -> dict[str, str]:
     """All Spark settings that follow from Tandem's, the master aside."""
@@ -90,6 +94,8 @@ def conf(settings: Settings) -> dict[str, str]:
     }
     if _is_local(settings):
         found |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    else:
+        found |= {"spark.executorEnv.NUMBA_CACHE_DIR": KERNELS}
     return found | _jars(settings) | _s3a(settings) | _given(settings)
 
 
@@ -125,6 +131,7 @@ def fetch(settings: Settings) -> None:
             jar.replace(_made(folder) / jar.name)
         shutil.rmtree(staging)
         (folder / _complete(settings)).touch()
+        (folder / ARCHIVE).unlink(missing_ok=True)  # a JVM passes over one that was made for other jars
     archive = folder / ARCHIVE
     if _is_local(settings) and not archive.exists():
         fresh = archive.with_suffix(f".{os.getpid()}")
@@ -247,8 +254,9 @@ def main() -> None:
         fetch(settings)
     if options.defaults:
         lines = [f"{key} {value}" for key, value in {"spark.master": settings.spark_master, **conf(settings)}.items()]
-        options.defaults.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        options.defaults.touch(mode=0o600)
         options.defaults.chmod(0o600)
+        options.defaults.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,14 @@ def test_a_cluster_gets_its_jars_and_no_option_of_one_machine(tmp_path: Path):
     assert "spark.driver.bindAddress" not in found
 
 
+def test_executors_keep_compiled_kernels_in_their_own_folder_unless_told_another(tmp_path: Path):
+    key = "spark.executorEnv.NUMBA_CACHE_DIR"
+    assert key not in session.conf(Settings(home=tmp_path, spark_jars=tmp_path))
+    cluster = {"home": tmp_path, "spark_jars": tmp_path, "spark_master": "spark://host:7077"}
+    assert not session.conf(Settings(**cluster))[key].startswith("/")
+    assert session.conf(Settings(**cluster, spark_conf=f"{key}=/var/cache/kernels"))[key] == "/var/cache/kernels"
+
+
 def test_packages_are_asked_for_by_name_until_they_were_fetched(tmp_path: Path):
     found = session.conf(Settings(home=tmp_path, spark_jars=tmp_path))
     assert session.DELTA in found["spark.jars.packages"]
