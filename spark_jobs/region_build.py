@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -17,7 +18,7 @@ from tandem.settings import Settings
 
 @dataclass(frozen=True)
 class RegionBuild:
-    """The build of a day as one region gets it."""
+    """The build of a day as one region gets it. Its lists and bodies are kept between the steps that read them."""
 
     spark: SparkSession
     settings: Settings
@@ -32,10 +33,11 @@ class RegionBuild:
     def of_day(self, table: str) -> DataFrame:
         return delta.read_day(self.spark, self.settings, table, self.as_of).where(F.col("region") == self.region.name)
 
+    @cached_property
     def lists(self) -> DataFrame:
         """Each list (segment, anchor, bundles); a place has `own` where its segment tells another story."""
         own = self.of_day("bundles").select("segment", "bundle_id", _story().alias("own"))
-        body = self.bodies().select("bundle_id", F.struct(*STORY).alias("told"))
+        body = self.bodies.select("bundle_id", F.struct(*STORY).alias("told"))
         place = self.of_day("bundle_sets").select("segment", "anchor", F.posexplode("bundles").alias("place", "entry"))
         joined = (
             place.select("segment", "anchor", "place", "entry.*")
@@ -44,15 +46,16 @@ class RegionBuild:
         )
         different = F.when(F.col("own") != F.col("told"), F.col("own")).alias("own")
         entry = F.struct("place", "bundle_id", "confidence", "matched", different)
-        return joined.groupBy("segment", "anchor").agg(F.array_sort(F.collect_list(entry)).alias("bundles"))
+        return joined.groupBy("segment", "anchor").agg(F.array_sort(F.collect_list(entry)).alias("bundles")).persist()
 
+    @cached_property
     def bodies(self) -> DataFrame:
         """Each bundle once, as most of its lists tell it: the whole region's story, else that of the first segment."""
         told = self.of_day("bundles").select(
             "segment", "bundle_id", F.struct("components", _story().alias("own")).alias("body")
         )
         first = told.groupBy("bundle_id").agg(F.min_by("body", "segment").alias("body"))
-        return first.select("bundle_id", "body.components", "body.own.*")
+        return first.select("bundle_id", "body.components", "body.own.*").persist()
 
 
 STORY = ("orders_together", "lift", "discount_bps")

@@ -26,7 +26,7 @@ def stage(build: RegionBuild, bundles: int) -> Manifest:
     """Write all files of the release, read them back, and give the manifest (kept beside them, shown to nobody yet)."""
     store = object_store(build.settings, build.region)
     store.ensure_bucket()
-    lists = build.lists().persist()
+    lists = build.lists
     count = shards.shard_count(LISTING_BYTES * lists.select(F.sum(F.size("bundles"))).first()[0])
     rows = (
         _shard_rows(build, lists, count)
@@ -55,7 +55,6 @@ def stage(build: RegionBuild, bundles: int) -> Manifest:
     )
     store.verify(build.region.name, build.release_id, manifest)
     store.keep_manifest(manifest)
-    lists.unpersist()
     return manifest
 
 
@@ -69,7 +68,7 @@ def _shard_rows(build: RegionBuild, lists: DataFrame, count: int) -> DataFrame:
     """All that shards hold as rows of (shard, kind, text): lists, the bundles they name, the products of both."""
     sharded = lists.withColumn("shard", (F.crc32(F.col("anchor").cast("binary")) % count).cast("int"))
     named = sharded.select("shard", F.explode("bundles.bundle_id").alias("bundle_id")).distinct()
-    bundles = named.join(build.bodies(), "bundle_id")
+    bundles = named.join(build.bodies, "bundle_id")
     part = bundles.select("shard", F.explode("components").alias("part"))
     skus = (
         part.select("shard", "part.sku")

@@ -31,7 +31,7 @@ def stage(build: RegionBuild) -> Staged:
         with RegionStore(region) as store:
             yield _counted(store.stage(release_id, map(bundle_of, _rows(batches)), []))
 
-    parts = _written(build.lists(), stage_lists) + _written(build.bodies(), stage_bodies)
+    parts = _written(build.lists, stage_lists) + _written(build.bodies, stage_bodies)
     return Staged(
         anchors=sum(part.anchors for part in parts),
         bundles=sum(part.bundles for part in parts),
@@ -39,10 +39,10 @@ def stage(build: RegionBuild) -> Staged:
     )
 
 
-def _written(rows: DataFrame, write: Callable[[Batches], Batches]) -> list[Row]:
+def _written(rows: DataFrame, write: Callable[[Batches], Batches], schema: str = COUNTED) -> list[Row]:
     """Run `write` in the tasks. Raises Unavailable where a task could not reach the region."""
     try:
-        return rows.mapInArrow(write, COUNTED).collect()
+        return rows.mapInArrow(write, schema).collect()
     except PythonException as error:
         lost = next((line for line in str(error).splitlines() if "tandem.errors.Unavailable: " in line), None)
         if lost is None:
@@ -61,21 +61,30 @@ def _counted(done: Staged) -> pa.RecordBatch:
     )
 
 
-def _stock(row: Row) -> LiveRow:
-    return LiveRow(sku=row.sku, stock=row.on_hand)
-
-
-def _price(row: Row) -> LiveRow:
-    return LiveRow(sku=row.sku, list_price=row.list_price_cents, sale_price=row.sale_price_cents)
+LIVE = {
+    "stock": ("stock_as_of", {"stock": "on_hand"}),
+    "prices": ("prices_as_of", {"list_price": "list_price_cents", "sale_price": "sale_price_cents"}),
+}
+"""Fact table to its time, and to what a live row calls its columns."""
 
 
 def seed_live(build: RegionBuild) -> int:
     """Bring live stock and prices up to the batch; what the feed has told since then stays. Gives how many changed."""
-    seeded = 0
-    with RegionStore(build.region) as store:
-        for table, at, live_row in (("stock", "stock_as_of", _stock), ("prices", "prices_as_of", _price)):
-            rows = build.fact(table).where(F.col("region") == build.region.name)
-            newest: datetime | None = rows.agg(F.max(at)).first()[0]
-            if newest is not None:
-                seeded += store.seed_live(map(live_row, rows.toLocalIterator()), newest.replace(tzinfo=UTC))
-    return seeded
+    return sum(_seed(build, table, at, columns) for table, (at, columns) in LIVE.items())
+
+
+def _seed(build: RegionBuild, table: str, at: str, columns: dict[str, str]) -> int:
+    region = build.region
+    rows = build.fact(table).where(F.col("region") == region.name)
+    newest: datetime | None = rows.agg(F.max(at)).first()[0]
+    if newest is None:
+        return 0
+    known_at = newest.replace(tzinfo=UTC)
+
+    def seed(batches: Batches) -> Batches:
+        with RegionStore(region) as store:
+            changed = store.seed_live((LiveRow(**row) for row in _rows(batches)), known_at)  # type: ignore[arg-type]
+        yield pa.RecordBatch.from_pydict({"changed": [changed]})
+
+    named = rows.select("sku", *[F.col(column).alias(name) for name, column in columns.items()])
+    return sum(part.changed for part in _written(named, seed, "changed long"))
