@@ -122,7 +122,7 @@ def spark_submit() -> str:
 
 
 def fetch(settings: Settings) -> None:
-    """Get the packages into `settings.spark_jars`, and make the class-data archive. Does nothing a second time."""
+    """Get the packages into `settings.spark_jars`, make the class-data archive, compile the kernels: all of it once."""
     folder = _folder(settings)
     if not _local_jars(settings):
         staging = Path(tempfile.mkdtemp(prefix="spark-", dir=_made(folder.parent)))
@@ -144,6 +144,21 @@ def fetch(settings: Settings) -> None:
         )
         if fresh.exists():
             fresh.replace(archive)
+    if _is_local(settings):
+        _compile_kernels()
+
+
+def _compile_kernels() -> None:
+    """Count one order, so that Numba's cache holds the kernels before a job needs them."""
+    import numpy as np
+    import pyarrow as pa
+
+    from spark_jobs.kernels import cells, pairs, sets
+
+    cell = cells.cell(pa.chunked_array([["someone"]]), pa.chunked_array([[["a", "b"]]]))
+    pairs.best_companions(cell, min_customers=1, top=1, damping=0.0)
+    starts, others = np.array([0, 1, 2], np.int64), np.array([1, 0], np.int32)
+    sets.count_sets(cell, np.array([0, 1], np.int32), starts, others, max_components=2, min_customers=1)
 
 
 WARM = """
