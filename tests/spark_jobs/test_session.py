@@ -32,6 +32,20 @@ def test_packages_are_asked_for_by_name_until_they_were_fetched(tmp_path: Path):
     assert "spark.jars" not in found
 
 
+def test_jars_fetched_for_folders_alone_do_not_pass_for_those_of_a_lake_on_s3(tmp_path: Path):
+    (tmp_path / "delta.jar").touch()
+    (tmp_path / "complete").touch()
+    on_s3 = Settings(home=tmp_path, lake="s3a://bucket/lake", s3_secret_key="secret", spark_jars=tmp_path)
+    assert "hadoop-aws" in session.conf(on_s3)["spark.jars.packages"]
+
+
+def test_jars_fetched_for_a_lake_on_s3_do_for_a_folder_too(tmp_path: Path):
+    (tmp_path / "delta.jar").touch()
+    (tmp_path / "complete-s3a").touch()
+    found = session.conf(Settings(home=tmp_path, spark_jars=tmp_path))
+    assert found["spark.driver.extraClassPath"] == str(tmp_path / "delta.jar")
+
+
 def test_an_image_that_holds_the_jars_is_asked_for_none(tmp_path: Path):
     found = session.conf(Settings(home=tmp_path, spark_jars=tmp_path, spark_packages=False))
     assert not [key for key in found if "jars" in key]
