@@ -16,7 +16,7 @@ from typing import Any
 from deploy.services import binary
 from tandem import config, release
 from tandem.errors import TandemError, Unavailable
-from tandem.regions import Regions
+from tandem.regions import Region, Regions
 from tandem.settings import Settings
 
 PATIENCE_SECONDS = 10.0
@@ -88,23 +88,35 @@ def versions(settings: Settings) -> dict[str, int]:
 
 def published(settings: Settings, regions: Regions, as_of: date) -> bool:
     """Every region shows, in ledger and CDN, the release that a build of `as_of` would make now."""
-    newest, digest = versions(settings), config.digest(settings.config_folder)
+    newest = versions(settings)
     current = {
-        row["region"]: row
+        row["region"]: row["release_id"]
         for row in json.loads(tandem(settings, "releases", "--json"))
         if row["state"] == "current" and row["as_of"] == as_of.isoformat()
     }
-    for region in regions.region:
-        row = current.get(region.name)
-        inputs = json.loads(row["inputs"] or "{}") if row else {}
-        if row is None or any(newest.get(table) != version for table, version in inputs.items()):
-            return False
-        if row["release_id"] != release.release_id(as_of, inputs, digest):
-            return False
-        shown = ask(f"{region.object_store.public_url}/{region.name}/current.json")
-        if shown.status != 200 or shown.json["release"] != row["release_id"]:
-            return False
-    return True
+    if not set(regions.names) <= set(current):
+        return False
+    rows = sql(settings, "SELECT DISTINCT release_id, inputs FROM releases WHERE inputs IS NOT NULL")
+    read = {row["release_id"]: json.loads(row["inputs"]) for row in rows}
+    return all(
+        _is_newest(settings, as_of, current[region.name], read.get(current[region.name], {}), newest)
+        and _shown(region) == current[region.name]
+        for region in regions.region
+    )
+
+
+def _is_newest(
+    settings: Settings, as_of: date, release_id: str, inputs: Mapping[str, int], newest: Mapping[str, int]
+) -> bool:
+    """The release was made from the newest version of each fact and from the configuration in force."""
+    unchanged = bool(inputs) and all(newest.get(table) == version for table, version in inputs.items())
+    return unchanged and release_id == release.release_id(as_of, inputs, config.digest(settings.config_folder))
+
+
+def _shown(region: Region) -> str | None:
+    """The release that the CDN shows; None where it shows none."""
+    answer = ask(f"{region.object_store.public_url}/{region.name}/current.json")
+    return str(answer.json["release"]) if answer.status == 200 else None
 
 
 def popular(settings: Settings, as_of: date, count: int) -> dict[str, list[str]]:
