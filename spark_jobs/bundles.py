@@ -34,7 +34,7 @@ def bundles_and_lists(job: Job) -> tuple[DataFrame, DataFrame]:
     members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
     rows = affinity.in_cells(affinity.baskets(job), members)
     companions = candidates(job, delta.read_day(job.spark, job.settings, "affinity", job.as_of))
-    counted = sets(job, rows, companions)
+    counted = sets(job, rows, companions).persist()
     lists = ranked(job, with_evidence(job, targets(job, counted))).persist()
     release_id = release.release_id(job.as_of, job.inputs, config.digest(job.settings.config_folder))
     return _bundles(job, lists, release_id), _bundle_sets(job, lists, release_id)

@@ -36,7 +36,7 @@ def unit_floors(job: Job) -> DataFrame:
     """region, sku, price_cents, cost_cents, floor_cents of one unit, for every product with a price in the region.
 
     floor = the higher of unit cost plus minimum margin, and the minimum advertised price. Where no cost is known
-    (or it is in another currency), cost is assumed to be the price less `assumed_margin_bps`, and the floor is that.
+    (or it is in another currency), cost is assumed to be today's price less `assumed_margin_bps`: that is the floor.
     Without a price there is no floor of this kind, only what cost and minimum say.
     """
     pricing = job.rules.pricing
@@ -45,7 +45,7 @@ def unit_floors(job: Job) -> DataFrame:
     own = F.col("products.currency") == F.col("region_currency")
     cost, minimum = F.when(own, F.col("unit_cost_cents")), F.when(own, F.col("minimum_advertised_price_cents"))
     price = F.coalesce("sale_price_cents", "list_price_cents")
-    assumed = _up(F.col("list_price_cents") * (BPS - pricing.assumed_margin_bps))
+    assumed = _up(price * (BPS - pricing.assumed_margin_bps))
     prices = job.fact("prices").select(
         "region", "sku", "list_price_cents", "sale_price_cents", F.col("currency").alias("price_currency")
     )

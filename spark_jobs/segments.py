@@ -24,6 +24,8 @@ def members(job: Job) -> DataFrame:
     known = behaviour(job).join(_attributes(job), "customer_id", "left")
     segment = F.lit(EVERYONE)
     for wanted in reversed(job.segments.segment):
+        if not set(wanted.requires) <= set(known.columns):
+            continue
         segment = F.when(_predicate(job, wanted, known), F.lit(wanted.name)).otherwise(segment)
     return known.select(
         F.lit(job.as_of).alias("as_of"),

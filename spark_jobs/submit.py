@@ -9,7 +9,10 @@ from datetime import date
 
 from spark_jobs import build, session
 from tandem import settings as settings_file
-from tandem.errors import TandemError
+from tandem.errors import TandemError, Unavailable
+
+AGAIN, WRONG = 1, 2
+"""Exit codes: a server could not be reached, which may pass; the input is wrong, and stays so until it is mended."""
 
 
 def main() -> int:
@@ -28,7 +31,7 @@ def main() -> int:
             build.run_job(spark, settings, options.job, options.as_of, options.inputs)
     except TandemError as error:
         print(f"tandem: {error}", file=sys.stderr)  # noqa: T201 - spark-submit's caller reads this
-        return 1
+        return AGAIN if isinstance(error, Unavailable) else WRONG
     finally:
         spark.stop()
     return 0

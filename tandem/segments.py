@@ -20,6 +20,8 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where: str
     """A SQL predicate over customer attributes (as text) and behaviour: see `Segments`."""
     title: str = ""
+    requires: list[str] = []
+    """Attributes it rests on: where the customers file has not all of them, nobody is in the segment."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name) or self.name == EVERYONE:

@@ -69,7 +69,7 @@ def record(
         history = [row for row in _transitions(settings, table) if row["region"] == region]
         step(release_id, _state(history, release_id), state)
         row["at"] = _next_instant(history)
-        if _committed(table, row):
+        if _committed(table, _completed(row, history)):
             return
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads out contending writers
     raise Unavailable(f"the ledger of {region} is being written by others all the time; run the step again")
@@ -134,6 +134,13 @@ def _transitions(settings: Settings, table: DeltaTable) -> list[dict[str, Any]]:
         view(connection, settings, RELEASES, table.version())
         found = connection.sql(f'SELECT * FROM {RELEASES.name} ORDER BY region, "at"').fetchall()
     return [dict(zip(RELEASES.names, row, strict=True)) for row in found]
+
+
+def _completed(row: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What this transition does not say anew of its release, as the one before said it."""
+    before = [each for each in history if each["release_id"] == row["release_id"]]
+    kept = before[-1] if before else {}
+    return {name: kept.get(name) if row[name] is None else row[name] for name in row}
 
 
 def _next_instant(history: list[dict[str, Any]]) -> datetime:

@@ -165,6 +165,13 @@ def test_the_first_segment_that_matches_wins_and_the_rest_are_everyone(shop: Sho
     assert all(row.segment != "parents" for (_, customer), row in members.items() if int(customer[1:]) >= 15)
 
 
+def test_a_segment_whose_attributes_the_shop_does_not_bring_is_empty_instead_of_wrong(shop: Shop, job_of: JobOf):
+    settings = shop()
+    text = '[[segment]]\nname = "seniors"\nrequires = ["age"]\nwhere = "age > 60"\n'
+    (settings.config_folder / "segments.toml").write_text(text, encoding="utf-8")
+    assert {row.segment for row in segments.members(job_of(settings)).collect()} == {"everyone"}
+
+
 @pytest.mark.parametrize(
     ("where", "wrong"),
     [("kidz = '1'", "kidz"), ("kids ==== 1", "Syntax error"), ("frequency + 1", "not true or false")],

@@ -67,6 +67,14 @@ def test_counts_and_inputs_are_kept(settings: Settings) -> None:
     assert "00ff" in ledger.as_text([row])
 
 
+def test_a_later_step_keeps_what_it_does_not_say_anew(settings: Settings) -> None:
+    ledger.record(settings, "a", "r1", "staged", as_of=DAY, inputs={"a": 1})
+    ledger.record(settings, "a", "r1", "sealed", as_of=DAY, anchors=3, checksum="00ff")
+    go(settings, "a", "r1", "canary", "current")
+    (row,) = ledger.latest(settings)
+    assert (row["state"], row["anchors"], row["checksum"], row["inputs"]) == ("current", 3, "00ff", '{"a": 1}')
+
+
 def test_writers_at_the_same_time_are_all_recorded_in_one_order(settings: Settings) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: go(settings, "a", f"r{number}", "staged"), range(8)))
