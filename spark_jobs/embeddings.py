@@ -6,8 +6,6 @@ repair a bundle; neighbours of other categories confirm a companion where counts
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,13 +17,15 @@ from spark_jobs import affinity, facts
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cells
 from spark_jobs.kernels.cells import Ints
+from spark_jobs.kernels.nearest import nearest
 
 FACTORS, ITERATIONS, SEED = 48, 8, 7
 MIN_ORDERS = 5
 """Products in fewer orders have no factors worth comparing."""
+THREADS = 2
+"""Each row of factors is solved by itself, so threads change no number."""
 OTHERS, ALIKE = 20, 10
 """Neighbours kept of other categories, and of the same."""
-BLOCK = 1024
 FOUND = "sku string, neighbour string, similarity double, same_category boolean, rank int"
 
 
@@ -52,7 +52,7 @@ def _find(bought: pa.Table, products: pa.Table) -> pa.Table:
     owner = np.repeat(cell.order_customer, np.diff(cell.order_starts))
     item = number[cell.order_items]
     vectors = factors(owner[item >= 0], item[item >= 0], int(cell.order_customer.max(initial=0)) + 1, len(kept))
-    parts = list(nearest(vectors, category))
+    parts = list(nearest(vectors, category, alike=ALIKE, others=OTHERS))
     left, right, similarity, same, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
     return pa.table(
         {
@@ -79,33 +79,8 @@ def factors(owner: Ints, item: Ints, owners: int, items: int) -> NDArray[np.floa
     bought.data = 1 + np.log(bought.data)
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
-            factors=FACTORS, iterations=ITERATIONS, regularization=0.05, random_state=SEED, num_threads=1
+            factors=FACTORS, iterations=ITERATIONS, regularization=0.05, random_state=SEED, num_threads=THREADS
         )
         model.fit(bought, show_progress=False)
     vectors = np.asarray(model.item_factors, np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def nearest(
-    vectors: NDArray[np.float32], category: Ints
-) -> Iterator[tuple[Ints, Ints, NDArray[np.float32], NDArray[np.bool_], Ints]]:
-    """Blocks of (item, neighbour, similarity, same category, rank); at most OTHERS and ALIKE an item, none its own."""
-    for start in range(0, len(vectors), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(vectors)))
-        similarity = vectors[block] @ vectors.T
-        similarity[np.arange(len(block)), block] = -np.inf
-        same = category[block][:, None] == category[None, :]
-        for wanted, keep in ((same, ALIKE), (~same, OTHERS)):
-            yield _best(block, np.where(wanted, similarity, -np.inf), keep, wanted is same)
-
-
-def _best(block: NDArray[np.int64], similarity: NDArray[np.float32], keep: int, same: bool):  # type: ignore[no-untyped-def]
-    keep = min(keep, similarity.shape[1])
-    best = np.argpartition(-similarity, keep - 1, axis=1)[:, :keep]
-    values = np.take_along_axis(similarity, best, 1)
-    order = np.lexsort((best, -values), axis=1)
-    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
-    rank = np.broadcast_to(np.arange(1, keep + 1), best.shape)
-    real = np.isfinite(values)
-    item = np.broadcast_to(block[:, None], best.shape)
-    return item[real], best[real], values[real], np.full(int(real.sum()), same), rank[real]

@@ -153,11 +153,12 @@ def _compile_kernels() -> None:
     import numpy as np
     import pyarrow as pa
 
-    from spark_jobs.kernels import cells, pairs, sets
+    from spark_jobs.kernels import cells, nearest, pairs, sets
 
     cell = cells.cell(pa.chunked_array([["someone"]]), pa.chunked_array([[["a", "b"]]]))
     pairs.best_companions(cell, min_customers=1, top=1, damping=0.0)
     starts, others = np.array([0, 1, 2], np.int64), np.array([1, 0], np.int32)
+    list(nearest.nearest(np.ones((2, 1), np.float32), np.array([0, 1], np.int32), alike=1, others=1))
     sets.count_sets(cell, np.array([0, 1], np.int32), starts, others, max_components=2, min_customers=1)
 
 
