@@ -196,6 +196,21 @@ class RegionStore:
             found = cast("bytes | None", self._redis.get(key))
         return None if found is None else found.decode()
 
+    # Events
+
+    def events(self, count: int) -> list[tuple[bytes, bytes]]:
+        """The oldest `count` exposures and outcomes that were not forgotten: (id, JSON), in the order they came."""
+        with self._reached():
+            found = cast("list[tuple[bytes, dict[bytes, bytes]]]", self._redis.xrange(EVENTS, count=count))
+        return [(place, fields[b"event"]) for place, fields in found]
+
+    def forget_events(self, places: Iterable[bytes]) -> None:
+        """Drop events that lie in the lake now."""
+        with self._reached():
+            self._redis.xdel(EVENTS, *places)
+
+    # The switch
+
     def point(self, release_id: str) -> str | None:
         """Make the release current, in one step; the present one becomes the backup and is returned.
 

@@ -8,7 +8,7 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from spark_jobs import affinity, bundles, delta, embeddings, evaluation, pricing, segments
+from spark_jobs import affinity, bundles, delta, embeddings, evaluation, events, pricing, segments
 from spark_jobs import publish as publishing
 from spark_jobs import session as sessions
 from spark_jobs.facts import Job
@@ -44,6 +44,7 @@ def _pricing(job: Job) -> None:
 
 
 def _evaluation(job: Job) -> None:
+    events.collect_all(job.settings, print)
     delta.replace_day(evaluation.evaluations(job), job.settings, "evaluations", job.as_of)
 
 

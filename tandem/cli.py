@@ -172,6 +172,15 @@ def rollback(settings: settings_file.Settings, region: str, reason: str) -> None
 
 @main.command()
 @click.pass_obj
+def events(settings: settings_file.Settings) -> None:
+    """Bring what shoppers saw and did from every region's Redis into the lake."""
+    from spark_jobs import events
+
+    events.collect_all(settings, click.echo)
+
+
+@main.command()
+@click.pass_obj
 def shop(settings: settings_file.Settings) -> None:
     """Upload the shop page to the object store of every region."""
     from cdn import storefront

@@ -46,6 +46,12 @@ export class Edge {
     });
   }
 
+  // What was shown or put in the cart. Nobody waits for it, and a shop without ears sells as well.
+  tell(kind, release, facts) {
+    const event = { kind, event_id: crypto.randomUUID(), at: new Date().toISOString(), release, ...facts };
+    this.#post("/events", [event]).catch(() => {});
+  }
+
   #post(path, body) {
     return this.#ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   }

@@ -240,6 +240,7 @@ class Shop {
   }
 
   #priced(answer) {
+    this.#tellShown(answer);
     const offers = new Map(answer.bundles.map((offer) => [offer.id, offer]));
     const news = this.cards.map((card) => {
       const offer = offers.get(card.listed.id);
@@ -304,8 +305,18 @@ class Shop {
     notice("stale", "");
   }
 
+  // Once for each list that a shopper comes to: which bundles could be bought.
+  #tellShown({ release, bundles }) {
+    const list = [release, this.region.name, this.sku, this.segment].join(" ");
+    if (!release || bundles.length === 0 || list === this.told) return;
+    this.told = list;
+    this.release = release;
+    this.edge.tell("exposure", release, { anchor: this.sku, segment: this.segment, bundle_ids: bundles.map(({ id }) => id) });
+  }
+
   add(card) {
     if (!card.offer) return;
+    this.edge.tell("cart", this.release, { bundle_id: card.listed.id, anchor: this.sku, offer_total: card.offer.offer_total });
     const titles = Object.fromEntries(card.offer.components.map(({ sku }) => [sku, this.title(sku)]));
     announce(`In the cart: ${card.names}`);
     this.cart.add(card.offer, titles, this.segment);

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -256,6 +257,17 @@ def test_the_cart_counts_against_the_stock_and_its_quotes_verify(visit: Visit) -
     page.get_by_role("button", name="Remove Whole bean coffee").click()
     expect(page.locator("#cart-empty")).to_be_visible()
     expect(visit.card(BREAKFAST).locator(".sellable")).to_have_text("40 can be sold now", timeout=SOON)
+
+
+def test_what_was_shown_and_put_in_the_cart_is_told_to_the_edge(visit: Visit, world: ShopWorld) -> None:
+    visit.open(sku="1029743")
+    visit.card(COFFEE_AND_GRANOLA).get_by_role("button", name="Add bundle").click()
+    expect(visit.page.locator(".verdict")).to_have_text("Quote verified, checkout will charge this", timeout=SOON)
+    with world.live as store:
+        told = [json.loads(text) for _, text in store.events(1_000)]
+    shown = [event["bundle_ids"] for event in told if event["kind"] == "exposure" and event["anchor"] == "1029743"]
+    assert [BREAKFAST.id, COFFEE_AND_GRANOLA.id, CAKE.id] in shown
+    assert COFFEE_AND_GRANOLA.id in [event["bundle_id"] for event in told if event["kind"] == "cart"]
 
 
 def test_why_tells_the_reasons_with_the_bundle_and_its_release(visit: Visit) -> None:
