@@ -35,7 +35,7 @@ class Shop:
     settings: Settings
     environment: dict[str, str]
 
-    def demo(self, *arguments: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
+    def demo(self, *arguments: str, seconds: float = 1_200) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "deploy.demo", "--as-of", AS_OF, *arguments],
             cwd=ROOT,
