@@ -26,7 +26,7 @@ def affinity(job: Job) -> DataFrame:
         F.lit(job.as_of).alias("as_of"),
         F.col("cell_region").alias("region"),
         F.col("cell_segment").alias("segment"),
-        *[name for name in _names() if not name.startswith("cell_")],
+        *[name for name in delta.names(COUNTED) if not name.startswith("cell_")],
     )
 
 
@@ -67,10 +67,6 @@ def smallest_k(job: Job, region: str) -> int:
     return job.regions.get(region).k if region != ALL else min(region.k for region in job.regions.region)
 
 
-def _names() -> list[str]:
-    return [part.split()[0] for part in COUNTED.replace("\n", " ").split(", ")]
-
-
 def _counter(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     k = {name: smallest_k(job, name) for name in (*job.regions.names, ALL)}
     top, damping = job.rules.learning.top, job.rules.learning.popularity_damping
@@ -79,7 +75,7 @@ def _counter(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
         region, segment = (part.as_py() for part in key)
         cell = cells.cell(rows["customer"], rows["skus"])
         found = pairs.best_companions(cell, min_customers=k[region], top=top, damping=damping)
-        return pa.table(dict(zip(_names(), _columns(region, segment, cell, found), strict=True)))
+        return pa.table(dict(zip(delta.names(COUNTED), _columns(region, segment, cell, found), strict=True)))
 
     return count
 

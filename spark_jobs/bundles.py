@@ -102,14 +102,10 @@ def _counter(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], 
     return count
 
 
-def _names() -> list[str]:
-    return [part.split()[0] for part in COUNTED.replace("\n", " ").split(", ")]
-
-
 def _count(region: str, segment: str, rows: pa.Table, companions: pa.Table, rules: Rules, k: int) -> pa.Table:
     text, number = pa.string(), pa.int64()
     kinds = (text, text, text, pa.list_(text), pa.list_(number), number, number, pa.float64())
-    schema = pa.schema(list(zip(_names(), kinds, strict=True)))
+    schema = pa.schema(list(zip(delta.names(COUNTED), kinds, strict=True)))
     if not len(rows) or not len(companions):
         return schema.empty_table()
     cell = cells.cell(rows["customer"], rows["skus"])

@@ -17,6 +17,11 @@ def uri(settings: Settings, table: str) -> str:
     return f"{settings.lake_root}/{table}"
 
 
+def names(ddl: str) -> list[str]:
+    """The columns of a schema that is written `name type, name type`."""
+    return [part.split()[0] for part in ddl.replace("\n", " ").split(", ")]
+
+
 def schema(table: Table) -> StructType:
     return StructType.fromJson(table.schema())
 

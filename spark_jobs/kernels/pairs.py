@@ -76,9 +76,9 @@ def _count(order_starts, order_items, order_customer, item_starts, item_orders, 
             ranked = np.argsort(-(both[found] * weights[found]), kind="mergesort")[:top]
             if filled + len(ranked) > room:
                 room = 2 * room + len(ranked)
-                anchors, companions = _grown(anchors, room), _grown(companions, room)
-                orders_out, customers_out = _grown(orders_out, room), _grown(customers_out, room)
-                scores = _grown(scores, room)
+                anchors, companions = grown(anchors, room), grown(companions, room)
+                orders_out, customers_out = grown(orders_out, room), grown(customers_out, room)
+                scores = grown(scores, room)
             for index in ranked:
                 item = found[index]
                 anchors[filled] = anchor
@@ -96,7 +96,8 @@ def _count(order_starts, order_items, order_customer, item_starts, item_orders, 
 
 
 @njit(cache=True)
-def _grown(values, room):  # type: ignore[no-untyped-def]
+def grown(values, room):  # type: ignore[no-untyped-def]
+    """`values` at the start of an array with `room` places; the rest is not set."""
     larger = np.empty(room, values.dtype)
     larger[: len(values)] = values
     return larger

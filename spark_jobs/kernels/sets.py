@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from spark_jobs.kernels.cells import Cell, Ints, Offsets
+from spark_jobs.kernels.pairs import grown
 
 ABSENT = -1
 
@@ -115,7 +116,7 @@ def _count(  # type: ignore[no-untyped-def]
                     larger = np.empty((room, 4), np.int32)
                     larger[:filled] = out_items
                     out_items = larger
-                    out_orders, out_customers = _grown(out_orders, room), _grown(out_customers, room)
+                    out_orders, out_customers = grown(out_orders, room), grown(out_customers, room)
                 out_items[filled, 0] = anchor
                 for part in range(3):
                     slot = subsets[subset, part]
@@ -137,10 +138,3 @@ def _mark(subset, customer, counts, customers, last):  # type: ignore[no-untyped
     if last[subset] != customer:
         last[subset] = customer
         customers[subset] += 1
-
-
-@njit(cache=True)
-def _grown(values, room):  # type: ignore[no-untyped-def]
-    larger = np.empty(room, values.dtype)
-    larger[: len(values)] = values
-    return larger
