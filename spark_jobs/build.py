@@ -8,7 +8,7 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from spark_jobs import affinity, bundles, delta, embeddings, evaluation, events, pricing, segments
+from spark_jobs import affinity, bundles, delta, elasticity, embeddings, evaluation, events, pricing, segments
 from spark_jobs import publish as publishing
 from spark_jobs import session as sessions
 from spark_jobs.facts import Job
@@ -33,6 +33,10 @@ def _embeddings(job: Job) -> None:
     delta.replace_day(embeddings.neighbours(job), job.settings, "neighbours", job.as_of)
 
 
+def _elasticity(job: Job) -> None:
+    delta.replace_day(elasticity.elasticities(job), job.settings, "elasticities", job.as_of)
+
+
 def _bundles(job: Job) -> None:
     made, lists = bundles.bundles_and_lists(job)
     delta.replace_day(made, job.settings, "bundles", job.as_of)
@@ -52,6 +56,7 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "segments": _segments,
     "affinity": _affinity,
     "embeddings": _embeddings,
+    "elasticity": _elasticity,
     "bundles": _bundles,
     "pricing": _pricing,
     "evaluation": _evaluation,

@@ -252,6 +252,32 @@ NEIGHBOURS = Table(
     partitions=("as_of",),
 )
 
+ELASTICITIES = Table(
+    name="elasticities",
+    grain="as_of × region × category",
+    columns=(
+        _AS_OF,
+        _REGION,
+        Column("category", "string", "Path of categories as in products; `*` is the whole shop, empty: no category"),
+        Column("elasticity", "double", "Relative change in units over that in price: at -2, 1 % less sells 2 % more"),
+        Column("low", "double", "Lower end of its 95 % interval"),
+        Column("high", "double", "Upper end of its 95 % interval"),
+        _optional("own_elasticity", "double", "What the category's own history says alone; null if it is too short"),
+        _optional("own_error", "double", "Standard error of own_elasticity"),
+        Column("products", "long", "Products whose price changed and that sold often enough to tell"),
+        Column("weeks", "long", "Weeks of those products, those without a sale included"),
+        Column("units", "double", "Units of those products sold in them"),
+        Column(
+            "shrunk_from",
+            "string",
+            "What it is drawn to: the category above, the same one in all regions, or `literature`",
+        ),
+        Column("reasonable", "boolean", "Negative and not beyond -10"),
+    ),
+    partitions=("as_of",),
+    constraints={"ordered": "low <= elasticity AND elasticity <= high"},
+)
+
 _EVIDENCE = Struct(
     (
         Column("matched", "string", "Level that supports it: segment, region or global"),
@@ -426,6 +452,7 @@ TABLES: dict[str, Table] = {
         SEGMENT_MEMBERS,
         AFFINITY,
         NEIGHBOURS,
+        ELASTICITIES,
         BUNDLES,
         BUNDLE_SETS,
         EVALUATIONS,
