@@ -78,6 +78,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "TANDEM_HOME": str(settings.home.absolute()),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_CONF_DIR": str(home / "spark"),
+        "TANDEM_SPARK_CONNECT": settings.spark_connect,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(
             {"conn_type": "spark", "host": settings.spark_master, "extra": {"deploy-mode": "client"}}

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+
+import msgspec
 
 from deploy import airflow, asking, processes, questions, services
 from deploy.feed import PRODUCTS, Feed
@@ -104,7 +107,24 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
         if asking.published(self.settings, self.regions, self.as_of):
             self._detail("published to every region already, from these facts and this configuration")
         else:
-            airflow.test(self.settings, self.as_of, self._detail)
+            with self._spark() as settings:
+                airflow.test(settings, self.as_of, self._detail)
+
+    @contextlib.contextmanager
+    def _spark(self) -> Iterator[Settings]:
+        """On one machine the tasks of a run share one Spark: each would spend most of its time on starting its own."""
+        if self.settings.spark_connect or not self.settings.spark_is_local:
+            yield self.settings
+            return
+        server, start = services.spark(self.settings), time.monotonic()
+        server.stop()  # one that a killed demo left behind
+        os.environ[services.SPARK_TOKEN] = self.settings.secret("spark-connect")  # for the server and the tasks
+        try:
+            server.start()
+            self._detail(f"Spark for all tasks ({time.monotonic() - start:.1f} s)")
+            yield msgspec.structs.replace(self.settings, spark_connect=f"sc://localhost:{server.port}")
+        finally:
+            server.stop()
 
     def _edge(self) -> services.Server:
         url = asking.edge_url(self.settings)

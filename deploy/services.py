@@ -35,6 +35,9 @@ VOLUME_MEGABYTES = 256
 STORE_GRACE_SECONDS = 1.0
 """SeaweedFS waits 15 s for its own connections when it ends; what it acknowledged is in the files by then."""
 
+SPARK_TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # noqa: S105 - a variable's name
+"""Where Spark Connect's own client and server look for the secret that they share."""
+
 Say = Callable[[str], object]
 
 
@@ -196,6 +199,23 @@ def object_store(settings: Settings, port: int, buckets: list[str]) -> Server:
 
     state = run_folder(settings) / f"objects-{port}.json"
     return Server(f"objects-{port}", port, state, command, ping, grace_seconds=STORE_GRACE_SECONDS)
+
+
+def spark(settings: Settings) -> Server:
+    """A Spark that outlives a job, for jobs that find it by TANDEM_SPARK_CONNECT and know SPARK_TOKEN."""
+    folder = run_folder(settings) / "spark"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "port.json"
+    (port,) = _keep_ports(file, 1)
+    return Server(
+        "spark",
+        port,
+        run_folder(settings) / "spark.json",
+        lambda: [sys.executable, "-m", "spark_jobs.session", "--serve", str(port)],
+        lambda: _listens(port),
+        environment=os.environ | {"TANDEM_HOME": str(settings.home.absolute())},
+        mend=f"remove {file}",
+    )
 
 
 def _weed(folder: Path, identities: Path, port: int, ports: list[int]) -> Iterator[str]:

@@ -23,18 +23,25 @@ def main() -> int:
     parser.add_argument("--region", help="for publish")
     options = parser.parse_args()
     settings = settings_file.from_environment()
-    spark = session.submitted(f"tandem {options.job} {options.as_of} {options.region or ''}".strip())
+    try:
+        spark = session.submitted(settings, f"tandem {options.job} {options.as_of} {options.region or ''}".strip())
+    except TandemError as error:
+        return _said(error)
     try:
         if options.job == "publish":
             build.publish(settings, options.as_of, options.region, print, spark=spark)
         else:
             build.run_job(spark, settings, options.job, options.as_of, options.inputs)
     except TandemError as error:
-        print(f"tandem: {error}", file=sys.stderr)  # noqa: T201 - spark-submit's caller reads this
-        return AGAIN if isinstance(error, Unavailable) else WRONG
+        return _said(error)
     finally:
         spark.stop()
     return 0
+
+
+def _said(error: TandemError) -> int:
+    print(f"tandem: {error}", file=sys.stderr)  # noqa: T201 - spark-submit's caller reads this
+    return AGAIN if isinstance(error, Unavailable) else WRONG
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Default: one made in `$TANDEM_HOME`, which the embedded object store uses too."""
 
     spark_master: str = "local[2]"
+    spark_connect: str = ""
+    """`sc://host:port` of a running Spark Connect server; a job then uses it and starts no Spark of its own."""
     spark_conf: str = ""
     """Further Spark settings, `key=value` separated by `;`."""
     spark_jars: Path = Path("~/.cache/tandem/spark")
@@ -59,11 +61,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
+        if self.spark_connect and not self.spark_connect.startswith("sc://"):
+            raise ConfigError(f"{PREFIX}SPARK_CONNECT must be sc://host:port, not {self.spark_connect!r}")
 
     @property
     def lake_root(self) -> str:
         """The lake's address without a slash at its end."""
         return (self.lake or str(self.home.absolute() / "lake")).rstrip("/")
+
+    @property
+    def spark_is_local(self) -> bool:
+        """Whether Spark is a job's own process, on this machine alone."""
+        return self.spark_master.split("[")[0] == "local"
 
     @property
     def s3_secret(self) -> str:

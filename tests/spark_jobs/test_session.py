@@ -1,10 +1,14 @@
 """Where Spark runs, and on what, comes from settings alone."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from spark_jobs import session
+from deploy import services
+from spark_jobs import session, submit
 from tandem.errors import ConfigError
 from tandem.settings import Settings
 
@@ -74,3 +78,18 @@ def test_further_settings_win_and_a_wrong_one_is_named(tmp_path: Path):
     assert found["a.b"] == "c=d"
     with pytest.raises(ConfigError, match=r"TANDEM_SPARK_CONF: 'nonsense'"):
         session.conf(Settings(home=tmp_path, spark_jars=tmp_path, spark_conf="nonsense"))
+
+
+def test_a_job_says_which_spark_connect_server_does_not_answer(tmp_path: Path):
+    """In a process of its own: a process that once asked a server can't have a Spark of its own any more."""
+    (port,) = services.free_ports(1)
+    variables = {"TANDEM_HOME": str(tmp_path), "TANDEM_SPARK_CONNECT": f"sc://localhost:{port}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_jobs.submit", "segments", "--as-of", "2024-01-01"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == submit.AGAIN
+    assert f"Spark Connect server at sc://localhost:{port}" in done.stderr
