@@ -1,33 +1,109 @@
-"""What sells together: exact counts and measures per region × segment × anchor × companion, at every level."""
+"""What sells together: exact counts and measures per region × segment × anchor × companion, at every level.
+
+Two stages. Readers take files of sales_lines from the lake, join lines to orders and send each counter all orders,
+packed (about 4 bytes a line and 40 an order). Counters each count a share of the anchors at all levels and write their
+rows as files of the lake; the driver makes them the day's rows in one commit. Nothing else is shared between machines.
+
+Memory of a reader: one file's lines (about 60 bytes each). Memory of a counter: 12 bytes a line and 90 an order while
+it joins, then 4 and 40; 12 bytes an item and level; 12 bytes a line of its own anchors; 250 bytes a pair that it gives.
+With 3 million orders of 9 products it stays below 2 GB; more counters (more cores) have fewer anchors each.
+"""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts
+from spark_jobs import facts, order_files, parquet_files
 from spark_jobs.facts import Job
-from spark_jobs.kernels import cells, measures, pairs
+from spark_jobs.kernels import baskets as kernel_baskets
+from spark_jobs.kernels import lines, measures, pairs
+from spark_jobs.order_files import File, Folder, Plan
+from spark_jobs.parquet_files import Written
 from tandem.segments import ALL, EVERYONE
+from warehouse.tables import AFFINITY
 
-COUNTED = """cell_region string, cell_segment string, anchor string, companion string, orders_total long,
-orders_anchor long, orders_companion long, orders_both long, customers_both long, support double, confidence double,
-lift double, npmi double, llr double, score double, rank int"""
+RANGED = ("segment", "anchor")
+"""Columns whose range in a file is told to readers."""
 
 
-def affinity(job: Job) -> DataFrame:
-    """The affinity table of the day: the `top` companions of every anchor in every cell that has k customers."""
-    rows = in_cells(baskets(job), delta.read_day(job.spark, job.settings, "segment_members", job.as_of))
-    return counted(job, rows).select(
-        F.lit(job.as_of).alias("as_of"),
-        F.col("cell_region").alias("region"),
-        F.col("cell_segment").alias("segment"),
-        *[name for name in delta.names(COUNTED) if not name.startswith("cell_")],
+@dataclass(frozen=True)
+class Counting:
+    """What a counter needs to know beside the orders."""
+
+    where: Folder
+    as_of: str
+    k: dict[str, int]
+    """Region (or `*`) to the customers that a pair needs there."""
+    levels: tuple[str, ...]
+    """Which levels to give: `segment`, `region`, `global`."""
+    top: int
+    damping: float
+    decay: lines.Decay
+    max_basket: int
+    max_item_orders: int
+    blocks: int
+
+
+Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+LEVELS = ("segment", "region", "global")
+PACKED = "block int, part binary"
+COUNTED = "counted binary"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a counter did."""
+
+    written: list[Written]
+    rows: int
+    left_out: lines.LeftOut
+
+
+def write(job: Job) -> Counted | None:
+    """Replace the day's rows of the affinity table: the `top` companions of every anchor, of those with k customers.
+
+    Gives what was counted and what the caps of `[learning]` left out (also kept with the commit); None: no orders.
+    """
+    done = counted(job)
+    files = [file for each in done for file in each.written]
+    left_out = done[0].left_out if done else None
+    parquet_files.replace_day(
+        job.settings, AFFINITY.name, job.as_of, files, {"left_out": asdict(left_out)} if left_out else {}
     )
+    if left_out is None:
+        return None
+    if left_out.large_orders or left_out.popular_items:
+        print(_told(job, left_out))  # noqa: T201 - a job's log is its output
+    return Counted(files, sum(each.rows for each in done), left_out)
+
+
+def counted(job: Job, levels: tuple[str, ...] = LEVELS) -> list[Counted]:
+    """Count all orders of the window and write the rows of `levels` as files that no commit names yet."""
+    plan = order_files.plan(job, job.rules.learning.window_days)
+    files = order_files.sales_files(job, plan)
+    if not files:
+        return []
+    counters = max(2, job.settings.shuffle_partitions)
+    how = _counting(job, levels, counters)
+    groups = order_files.dealt(files, 2 * counters)
+    packed = job.spark.range(0, len(groups), 1, len(groups)).mapInArrow(_packer(plan, groups, counters), PACKED)
+    done = packed.repartitionById(counters, "block").mapInArrow(_counter(how), COUNTED)
+    return [pickle.loads(row.counted) for row in done.collect()]  # noqa: S301 - one small row a counter, our own
+
+
+def smallest_k(job: Job, region: str) -> int:
+    """Customers a pair needs in a cell of `region`; at the level of everything, the k of the least careful region.
+
+    Publishing to a region checks that region's own k again.
+    """
+    return job.regions.get(region).k if region != ALL else min(region.k for region in job.regions.region)
 
 
 def baskets(job: Job) -> DataFrame:
@@ -51,54 +127,144 @@ def in_cells(baskets: DataFrame, members: DataFrame) -> DataFrame:
     return placed.select(F.inline(levels), F.col("customer_id").alias("customer"), "skus")
 
 
-def counted(job: Job, rows: DataFrame) -> DataFrame:
-    """Pairs of every cell in `rows` (see `in_cells`): columns of COUNTED.
+def _counting(job: Job, levels: tuple[str, ...], blocks: int) -> Counting:
+    learning = job.rules.learning
+    return Counting(
+        where=order_files.folder(job.settings, AFFINITY.name),
+        as_of=f"{job.as_of}",
+        k={name: smallest_k(job, name) for name in (*job.regions.names, ALL)},
+        levels=levels,
+        top=learning.top,
+        damping=learning.popularity_damping,
+        decay=lines.decay(job.as_of, learning.window_days, learning.half_life_days),
+        max_basket=learning.max_basket,
+        max_item_orders=learning.max_item_orders,
+        blocks=blocks,
+    )
 
-    Each cell is one task; a task holds its cell: about 60 bytes a line of an order, and 16 bytes an item to count with.
-    """
-    return rows.groupBy("cell_region", "cell_segment").applyInArrow(_counter(job), COUNTED)
+
+def _told(job: Job, left_out: lines.LeftOut) -> str:
+    learning = job.rules.learning
+    return (
+        f"left out of pair counting: {left_out.large_orders} of {left_out.orders} orders with more than "
+        f"{learning.max_basket} products ({left_out.large_order_lines} of {left_out.lines} lines), and "
+        f"{left_out.popular_items} products in more than {learning.max_item_orders} orders "
+        f"({left_out.popular_item_lines} lines)"
+    )
 
 
-def smallest_k(job: Job, region: str) -> int:
-    """Customers a pair needs in a cell of `region`; at the level of everything, the k of the least careful region.
+def _packer(plan: Plan, groups: list[list[File]], blocks: int) -> Batches:
+    """Rows of PACKED for the groups of files that are given by number: every counter gets all orders."""
 
-    Publishing to a region checks that region's own k again.
-    """
-    return job.regions.get(region).k if region != ALL else min(region.k for region in job.regions.region)
+    def pack(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                for part in order_files.parts(plan, groups[number]):
+                    packed = pa.array([pickle.dumps(part, protocol=5)], pa.binary())
+                    for block in range(blocks):
+                        yield pa.record_batch({"block": pa.array([block], pa.int32()), "part": packed})
+
+    return pack
 
 
-def _counter(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
-    k = {name: smallest_k(job, name) for name in (*job.regions.names, ALL)}
-    top, damping = job.rules.learning.top, job.rules.learning.popularity_damping
+def _counter(how: Counting) -> Batches:
+    """A row of COUNTED for the block of anchors that the rows of PACKED are for."""
 
-    def count(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        region, segment = (part.as_py() for part in key)
-        cell = cells.cell(rows["customer"], rows["skus"])
-        found = pairs.best_companions(cell, min_customers=k[region], top=top, damping=damping)
-        return pa.table(dict(zip(delta.names(COUNTED), _columns(region, segment, cell, found), strict=True)))
+    def count(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        parts, blocks = [], set()
+        for batch in packed:
+            blocks |= set(batch["block"].to_pylist())
+            parts += [pickle.loads(part.as_buffer()) for part in batch["part"]]  # noqa: S301 - this job's own
+        for block in blocks:
+            done = pickle.dumps(_count(how, block, parts))
+            yield pa.record_batch({"counted": pa.array([done], pa.binary())})
 
     return count
 
 
-def _columns(region: str, segment: str, cell: cells.Cell, found: pairs.Pairs) -> Iterator[object]:
-    anchor, companion, both, customers, score = found
-    n, a, b = np.full(len(anchor), cell.orders), cell.item_counts[anchor], cell.item_counts[companion]
-    yield pa.array([region] * len(anchor), pa.string())
-    yield pa.array([segment] * len(anchor), pa.string())
-    yield cell.skus.take(pa.array(anchor))
-    yield cell.skus.take(pa.array(companion))
-    yield from (values.astype(np.int64) for values in (n, a, b, both, customers))
-    yield measures.support(both, n)
-    yield measures.confidence(both, a)
-    yield measures.lift(both, a, b, n)
-    yield measures.npmi(both, a, b, n)
-    yield measures.llr(both, a, b, n)
-    yield score
-    yield _ranks(anchor)
+def _count(how: Counting, block: int, parts: list[lines.Part]) -> Counted:
+    """Count this block's anchors over all orders, and write what was found."""
+    held, cells, left_out = lines.joined(
+        parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
+    )
+    parts.clear()
+    levels = _levels(cells)
+    k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
+    found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
+    found = found[np.argsort(found["level"], kind="stable")]
+    return Counted(list(_written(how, held, levels, found)), len(found), left_out)
 
 
-def _ranks(anchors: cells.Ints) -> cells.Ints:
-    """1, 2, 3 … within each run of the same anchor."""
-    firsts = np.flatnonzero(np.diff(anchors, prepend=-1))
-    lengths = np.diff(np.append(firsts, len(anchors)))
-    return (np.arange(len(anchors)) - np.repeat(firsts, lengths) + 1).astype(np.int32)
+def _levels(cells: lines.Cells) -> lines.Cells:
+    """Region and segment of every level, as `Baskets` numbers them."""
+    return [*cells, *((region, ALL) for region in sorted({region for region, _ in cells})), (ALL, ALL)]
+
+
+def _needed(how: Counting, region: str, segment: str) -> int:
+    level = LEVELS[2] if region == ALL else LEVELS[1] if segment == ALL else LEVELS[0]
+    return how.k[region] if level in how.levels else kernel_baskets.NOBODY
+
+
+def _written(how: Counting, held: kernel_baskets.Baskets, levels: lines.Cells, found: np.ndarray) -> Iterator[Written]:
+    """A file for each region that has rows."""
+    totals = _Totals(held)
+    of_level = np.searchsorted(found["level"], np.arange(len(levels) + 1))
+    for region in sorted({region for region, _ in levels}):
+        own = [level for level, (name, _) in enumerate(levels) if name == region]
+        rows = np.concatenate([found[of_level[level] : of_level[level + 1]] for level in own])
+        if len(rows):
+            table = _table(how, held, totals, levels, rows)
+            yield parquet_files.write(how.where, AFFINITY, {"as_of": how.as_of, "region": region}, table, RANGED)
+
+
+class _Totals:
+    """Orders and weights by level, and by level and item."""
+
+    def __init__(self, held: kernel_baskets.Baskets) -> None:
+        self.orders, self.weight = held.level_orders(), held.level_weights()
+        self.item_orders, self.item_weight = held.item_counts()
+
+
+def _table(
+    how: Counting, held: kernel_baskets.Baskets, totals: _Totals, levels: lines.Cells, rows: np.ndarray
+) -> pa.Table:
+    level, anchor, companion = rows["level"], rows["anchor"], rows["companion"]
+    n, c = totals.orders[level], rows["orders"].astype(np.int64)
+    a, b = totals.item_orders[level, anchor].astype(np.int64), totals.item_orders[level, companion].astype(np.int64)
+    unit = how.decay.unit
+    return pa.table(
+        {
+            "segment": _coded(level, pa.array([segment for _, segment in levels])),
+            "anchor": _coded(anchor, held.skus),
+            "companion": _coded(companion, held.skus),
+            "orders_total": n,
+            "orders_anchor": a,
+            "orders_companion": b,
+            "orders_both": c,
+            "customers_both": rows["customers"].astype(np.int64),
+            "orders_anchor_first": rows["before"].astype(np.int64),
+            "orders_companion_first": rows["after"].astype(np.int64),
+            "decayed_total": totals.weight[level] / unit,
+            "decayed_anchor": totals.item_weight[level, anchor] / unit,
+            "decayed_companion": totals.item_weight[level, companion] / unit,
+            "decayed_both": rows["decayed"] / unit,
+            "support": measures.support(c, n),
+            "confidence": measures.confidence(c, a),
+            "lift": measures.lift(c, a, b, n),
+            "npmi": measures.npmi(c, a, b, n),
+            "llr": measures.llr(c, a, b, n),
+            "score": rows["value"] / a,
+            "rank": _ranks(level, anchor),
+        }
+    )
+
+
+def _coded(number: np.ndarray, values: pa.Array) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(number.astype(np.int32)), values)
+
+
+def _ranks(level: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    """1, 2, 3 … within each run of the same level and anchor."""
+    firsts = np.flatnonzero((np.diff(level, prepend=-1) != 0) | (np.diff(anchor, prepend=-1) != 0))
+    lengths = np.diff(np.append(firsts, len(anchor)))
+    return (np.arange(len(anchor)) - np.repeat(firsts, lengths) + 1).astype(np.int32)

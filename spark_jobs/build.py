@@ -26,7 +26,7 @@ def _segments(job: Job) -> None:
 
 
 def _affinity(job: Job) -> None:
-    delta.replace_day(affinity.affinity(job), job.settings, "affinity", job.as_of)
+    affinity.write(job)
 
 
 def _embeddings(job: Job) -> None:

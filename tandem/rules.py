@@ -24,8 +24,17 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """score = orders_both / (orders_anchor * orders_companion ^ damping)."""
     max_basket: Positive = 200
     """Orders with more different products are left out of pair counting, and their number is reported."""
+    max_item_orders: Positive = 5_000_000
+    """Products in more orders of the window are left out of pair counting, and their number is reported."""
     top: Positive = 50
     """Companions kept per anchor."""
+    half_life_days: Positive = 90
+    """Decayed counts: an order so many days old counts half."""
+
+    def __post_init__(self) -> None:
+        if self.window_days > 20 * self.half_life_days:
+            least = -(-self.window_days // 20)
+            raise ValueError(f"half_life_days {self.half_life_days} must be at least {least}: window_days / 20")
 
 
 class Bundling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,8 +1,13 @@
-"""Exact pair counts of one cell: orders and distinct customers that hold both, the best companions of each anchor.
+"""Exact pair counts at every level in one pass: orders, customers, decayed orders, and which of the two came first.
 
-For each anchor the orders that hold it are walked, and each item met there is counted in an array indexed by item.
-Orders of one customer stand together, so the customer last seen with an item tells whether it is a new one: customers
-are counted in the same pass. Time is the number of pair increments, memory a few arrays of one number per item.
+For each anchor the orders that hold it are walked, cell by cell (a cell is a segment of a region), and each item met
+there is counted in a record of its own. A cell's records are added to its region's when the cell ends, and a region's
+to everything's when the region ends; at each end the best companions of the anchor are chosen. Orders of a cell stand
+together, and in them those of one customer, so the owner last seen with an item tells whether this is a new one.
+A customer of several cells is counted once in each; what that is too much further up is taken off there.
+
+Time: pair increments, and distinct pairs of each cell. Memory: 96 bytes an item for records, 4 an item and level,
+12 an order of the anchors counted, 44 a pair given; the baskets themselves are 4 bytes a line and 26 an order.
 """
 
 from __future__ import annotations
@@ -11,10 +16,87 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels.cells import Cell, Ints
+from spark_jobs.kernels.baskets import NOBODY, Baskets, Longs, from_cell
+from spark_jobs.kernels.cells import Cell, Ints, Offsets
+from spark_jobs.kernels.prefetch import prefetch
 
-Pairs = tuple[Ints, Ints, Ints, Ints, NDArray[np.float64]]
+Floats = NDArray[np.float64]
+Pairs = tuple[Ints, Ints, Ints, Ints, Floats]
 """anchor, companion (item numbers), orders both, customers both, score: one entry per pair, best companion first."""
+
+RECORD = np.dtype(
+    {
+        "names": ["orders", "customers", "before", "after", "decayed", "seen"],
+        "formats": ["i4", "i4", "i4", "i4", "i8", "i4"],
+        "offsets": [0, 4, 8, 12, 16, 24],
+        "itemsize": 32,
+    }
+)
+"""What is counted of one companion: half a cache line, so that one random access counts everything."""
+
+FOUND = np.dtype(
+    [
+        ("value", "f8"),
+        ("decayed", "i8"),
+        ("anchor", "i4"),
+        ("companion", "i4"),
+        ("orders", "i4"),
+        ("customers", "i4"),
+        ("before", "i4"),
+        ("after", "i4"),
+        ("level", "i4"),
+    ]
+)
+"""A pair that is given: `value` is orders · orders_companion^-damping, which ranks the anchor's companions; `decayed`
+the sum of its orders' weights; `before` and `after` the orders in which the anchor was taken before and after the
+companion (where both have one time: neither)."""
+
+AHEAD = 12
+"""Orders that are fetched before they are walked."""
+CELL, REGION, ALL = 0, 1, 2
+
+
+def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0, blocks: int = 1) -> np.ndarray:
+    """The `top` companions of every anchor at every level, of those with at least `k[level]` customers: rows of FOUND.
+
+    Of the anchors, every `blocks`-th from `block` on: items are numbered by popularity, so blocks weigh alike. Rows of
+    a level and anchor stand together, best first; ties go to the lower SKU. A level whose k is NOBODY is not given.
+    """
+    held, _ = baskets.item_counts()
+    highest = int(held.max(initial=0))
+    damped = np.concatenate(([0.0], np.arange(1, highest + 1, dtype=np.float64) ** -damping))
+    anchors = np.arange(block, len(baskets.skus), blocks, dtype=np.int32)
+    starts, orders, places = postings(baskets, anchors, block, blocks)
+    items = len(baskets.skus)
+    return _count(
+        baskets.walk,
+        baskets.items,
+        baskets.moments,
+        baskets.cell,
+        baskets.cell_region,
+        baskets.crossing_orders,
+        baskets.crossing_person,
+        baskets.twice_in_region,
+        held,
+        damped,
+        baskets.sku_place,
+        anchors,
+        starts,
+        orders,
+        places,
+        np.asarray(k, np.int32),
+        np.empty(top, np.float64),
+        np.empty(top, np.int32),
+        np.zeros((3, items), RECORD),
+        np.empty((3, items), np.int32),
+        np.empty(4096, FOUND),
+    )
+
+
+def postings(baskets: Baskets, anchors: Ints, block: int, blocks: int) -> tuple[Offsets, Ints, Longs]:
+    """Where each anchor's orders begin, shape (anchors + 1); the orders, rising; and the anchor's own line in each."""
+    starts = np.concatenate(([0], np.cumsum(baskets.item_orders[anchors], dtype=np.int64)))
+    return starts, *_placed(baskets.walk, baskets.items, starts, block, blocks)
 
 
 def best_companions(cell: Cell, *, min_customers: int, top: int, damping: float) -> Pairs:
@@ -22,77 +104,304 @@ def best_companions(cell: Cell, *, min_customers: int, top: int, damping: float)
 
     score = orders_both / (orders_anchor · orders_companion^damping); ties go to the lower SKU.
     """
-    counts = cell.item_counts
-    weights = counts.astype(np.float64) ** -damping
-    return _count(
-        cell.order_starts,
-        cell.order_items,
-        cell.order_customer,
-        cell.item_starts,
-        cell.item_orders,
-        weights,
-        min_customers,
-        top,
-    )
+    baskets, number = from_cell(cell)
+    found = count(baskets, k=np.array([NOBODY, NOBODY, min_customers], np.int32), top=top, damping=damping)
+    found = found[np.argsort(number[found["anchor"]], kind="stable")]
+    anchor = number[found["anchor"]]
+    score = found["value"] / cell.item_counts[anchor]
+    return anchor, number[found["companion"]], found["orders"], found["customers"], score
 
 
 @njit(cache=True)
-def _count(order_starts, order_items, order_customer, item_starts, item_orders, weights, min_customers, top):  # type: ignore[no-untyped-def]
-    items = len(item_starts) - 1
-    both = np.zeros(items, np.int32)
-    customers = np.zeros(items, np.int32)
-    last = np.full(items, -1, np.int32)
-    touched = np.empty(items, np.int32)
-    room = 1024
-    anchors, companions = np.empty(room, np.int32), np.empty(room, np.int32)
-    orders_out, customers_out = np.empty(room, np.int32), np.empty(room, np.int32)
-    scores = np.empty(room, np.float64)
+def _placed(walk, items, posting_starts, block, blocks):  # type: ignore[no-untyped-def]
+    orders = np.empty(posting_starts[-1], np.int32)
+    places = np.empty(posting_starts[-1], np.int64)
+    filled = posting_starts[:-1].copy()
+    for order in range(len(walk)):
+        for line in range(walk[order].start, walk[order].start + walk[order].lines):
+            item = items[line]
+            if item % blocks == block:
+                place = filled[item // blocks]
+                orders[place] = order
+                places[place] = line
+                filled[item // blocks] = place + 1
+    return orders, places
+
+
+@njit(cache=True)
+def _count(  # type: ignore[no-untyped-def]
+    walk,
+    items,
+    moments,
+    cell_of,
+    cell_region,
+    crossing_orders,
+    crossing_person,
+    twice_in_region,
+    held,
+    damped,
+    sku_place,
+    anchors,
+    posting_starts,
+    posting_orders,
+    posting_places,
+    k,
+    heap_value,
+    heap_item,
+    records,
+    met,
+    out,
+):
+    cells, regions = len(cell_region), len(twice_in_region)
+    everything = cells + regions
+    touched = np.zeros(3, np.int64)
+    wants = np.zeros(3, np.bool_)
+    crossing = np.empty(1024, np.int32)
+    stamp, stamps, stamped = 0, np.zeros(held.shape[1], np.int64), np.empty(held.shape[1], np.int32)
     filled = 0
-    for anchor in range(items):
-        held = item_starts[anchor + 1] - item_starts[anchor]
-        if held < min_customers:
+    for number in range(len(anchors)):
+        anchor = anchors[number]
+        place, end = posting_starts[number], posting_starts[number + 1]
+        wants[ALL] = k[everything] <= end - place
+        crossed = 0
+        while place < end:
+            cell = cell_of[posting_orders[place]]
+            region = cell_region[cell]
+            stop = place + held[cell, anchor]
+            # Where not even the anchor has enough orders no pair has: its records are passed over.
+            wants[CELL] = k[cell] <= stop - place
+            wants[REGION] = k[cells + region] <= held[cells + region, anchor]
+            layer = CELL if wants[CELL] else (REGION if wants[REGION] else ALL)
+            if wants[layer]:
+                record, own_met, size = records[layer], met[layer], touched[layer]
+                for posting in range(place, stop):
+                    if posting + AHEAD < end:
+                        prefetch(items, posting_places[posting + AHEAD])
+                        prefetch(walk, posting_orders[posting + AHEAD])
+                    order = walk[posting_orders[posting]]
+                    who, gained = order.owner, order.weight
+                    for line in range(order.start, order.start + order.lines):
+                        item = items[line]
+                        one = record[item]
+                        if one.orders == 0:
+                            own_met[size] = item
+                            size += 1
+                            one.seen = -1
+                        one.orders += 1
+                        one.decayed += gained
+                        if one.seen != who:
+                            one.seen = who
+                            one.customers += 1
+                    if order.timed:
+                        own = moments[posting_places[posting]]
+                        for line in range(order.start, order.start + order.lines):
+                            if own < moments[line]:
+                                record[items[line]].before += 1
+                            elif own > moments[line]:
+                                record[items[line]].after += 1
+                    if order.crossing >= 0:
+                        if crossed == len(crossing):
+                            crossing = grown(crossing, 2 * crossed)
+                        crossing[crossed] = order.crossing
+                        crossed += 1
+                touched[layer] = size
+            place = stop
+            if wants[CELL]:
+                upper = REGION if wants[REGION] else ALL
+                if wants[upper]:
+                    touched[upper] = _add_up(
+                        records[CELL], met[CELL], touched[CELL], records[upper], met[upper], touched[upper]
+                    )
+                out, filled = _give(
+                    records[CELL],
+                    met[CELL],
+                    touched[CELL],
+                    anchor,
+                    cell,
+                    k[cell],
+                    held[cell],
+                    damped,
+                    sku_place,
+                    heap_value,
+                    heap_item,
+                    out,
+                    filled,
+                )
+                touched[CELL] = 0
+            if place < end and cell_region[cell_of[posting_orders[place]]] == region:
+                continue
+            if wants[REGION]:
+                if wants[ALL]:
+                    touched[ALL] = _add_up(
+                        records[REGION], met[REGION], touched[REGION], records[ALL], met[ALL], touched[ALL]
+                    )
+                if twice_in_region[region] and crossed:
+                    stamp = _take_off(
+                        np.sort(crossing[:crossed]),
+                        region,
+                        crossing_orders,
+                        crossing_person,
+                        walk,
+                        cell_of,
+                        cell_region,
+                        items,
+                        records[REGION],
+                        stamp,
+                        stamps,
+                        stamped,
+                    )
+                out, filled = _give(
+                    records[REGION],
+                    met[REGION],
+                    touched[REGION],
+                    anchor,
+                    cells + region,
+                    k[cells + region],
+                    held[cells + region],
+                    damped,
+                    sku_place,
+                    heap_value,
+                    heap_item,
+                    out,
+                    filled,
+                )
+                touched[REGION] = 0
+        if wants[ALL]:
+            if crossed:
+                stamp = _take_off(
+                    np.sort(crossing[:crossed]),
+                    -1,
+                    crossing_orders,
+                    crossing_person,
+                    walk,
+                    cell_of,
+                    cell_region,
+                    items,
+                    records[ALL],
+                    stamp,
+                    stamps,
+                    stamped,
+                )
+            out, filled = _give(
+                records[ALL],
+                met[ALL],
+                touched[ALL],
+                anchor,
+                everything,
+                k[everything],
+                held[everything],
+                damped,
+                sku_place,
+                heap_value,
+                heap_item,
+                out,
+                filled,
+            )
+            touched[ALL] = 0
+    return out[:filled]
+
+
+@njit(cache=True)
+def _add_up(lower, lower_met, size, upper, upper_met, upper_size):  # type: ignore[no-untyped-def]
+    """Add the records met in a lower level to those of the upper one; gives how many the upper one has met."""
+    for index in range(size):
+        item = lower_met[index]
+        one, more = upper[item], lower[item]
+        if one.orders == 0:
+            upper_met[upper_size] = item
+            upper_size += 1
+            one.seen = -1
+        one.orders += more.orders
+        one.customers += more.customers
+        one.before += more.before
+        one.after += more.after
+        one.decayed += more.decayed
+    return upper_size
+
+
+@njit(cache=True)
+def _take_off(
+    places, region, crossing_orders, crossing_person, walk, cell_of, cell_region, items, record, stamp, stamps, stamped
+):  # type: ignore[no-untyped-def]
+    """Take off a pair's customers what one of several cells was counted more than once; region -1: of all regions."""
+    person = -1
+    for place in places:
+        order = crossing_orders[place]
+        if region >= 0 and cell_region[cell_of[order]] != region:
             continue
-        met = 0
-        for place in range(item_starts[anchor], item_starts[anchor + 1]):
-            order = item_orders[place]
-            customer = order_customer[order]
-            for line in range(order_starts[order], order_starts[order + 1]):
-                item = order_items[line]
-                if both[item] == 0:
-                    touched[met] = item
-                    met += 1
-                both[item] += 1
-                if last[item] != customer:
-                    last[item] = customer
-                    customers[item] += 1
-        kept = 0
-        for index in range(met):
-            item = touched[index]
-            if item != anchor and customers[item] >= min_customers:
-                touched[kept], touched[index] = item, touched[kept]
+        if crossing_person[place] != person:
+            person = crossing_person[place]
+            stamp += 1
+        who = walk[order].owner
+        for line in range(walk[order].start, walk[order].start + walk[order].lines):
+            item = items[line]
+            if stamps[item] == stamp and stamped[item] != who:
+                record[item].customers -= 1
+            stamps[item] = stamp
+            stamped[item] = who
+    return stamp
+
+
+@njit(cache=True)
+def _give(record, met, size, anchor, level, k, held, damped, sku_place, heap_value, heap_item, out, filled):  # type: ignore[no-untyped-def]
+    """Put the best of the items met into `out`, best first, and clear all their records."""
+    top, kept = len(heap_value), 0
+    for index in range(size):
+        item = met[index]
+        one = record[item]
+        if one.customers >= k and item != anchor:
+            value = one.orders * damped[held[item]]
+            if kept < top:
+                _rise(heap_value, heap_item, kept, value, item, sku_place)
                 kept += 1
-        if kept:
-            found = np.sort(touched[:kept])
-            ranked = np.argsort(-(both[found] * weights[found]), kind="mergesort")[:top]
-            if filled + len(ranked) > room:
-                room = 2 * room + len(ranked)
-                anchors, companions = grown(anchors, room), grown(companions, room)
-                orders_out, customers_out = grown(orders_out, room), grown(customers_out, room)
-                scores = grown(scores, room)
-            for index in ranked:
-                item = found[index]
-                anchors[filled] = anchor
-                companions[filled] = item
-                orders_out[filled] = both[item]
-                customers_out[filled] = customers[item]
-                scores[filled] = both[item] * weights[item] / held
-                filled += 1
-        for index in range(met):
-            item = touched[index]
-            both[item] = 0
-            customers[item] = 0
-            last[item] = -1
-    return anchors[:filled], companions[:filled], orders_out[:filled], customers_out[:filled], scores[:filled]
+            elif _worse(heap_value[0], heap_item[0], value, item, sku_place):
+                _sink(heap_value, heap_item, kept, value, item, sku_place)
+    if filled + kept > len(out):
+        out = grown(out, 2 * (filled + kept))
+    for place in range(filled + kept - 1, filled - 1, -1):
+        item, one = heap_item[0], out[place]
+        counted = record[item]
+        one.value, one.level, one.anchor, one.companion = heap_value[0], level, anchor, item
+        one.orders, one.customers = counted.orders, counted.customers
+        one.before, one.after, one.decayed = counted.before, counted.after, counted.decayed
+        last = place - filled
+        _sink(heap_value, heap_item, last, heap_value[last], heap_item[last], sku_place)
+    for index in range(size):
+        one = record[met[index]]
+        one.orders, one.customers, one.before, one.after, one.decayed = 0, 0, 0, 0, 0
+    return out, filled + kept
+
+
+@njit(cache=True)
+def _worse(value, item, other_value, other_item, sku_place):  # type: ignore[no-untyped-def]
+    return value < other_value or (value == other_value and sku_place[item] > sku_place[other_item])
+
+
+@njit(cache=True)
+def _rise(values, items, place, value, item, sku_place):  # type: ignore[no-untyped-def]
+    """Put an entry at the end of a heap whose root is its worst."""
+    while place > 0:
+        parent = (place - 1) // 2
+        if not _worse(value, item, values[parent], items[parent], sku_place):
+            break
+        values[place], items[place] = values[parent], items[parent]
+        place = parent
+    values[place], items[place] = value, item
+
+
+@njit(cache=True)
+def _sink(values, items, size, value, item, sku_place):  # type: ignore[no-untyped-def]
+    """Put an entry in the place of the root of a heap of `size` entries."""
+    place = 0
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _worse(values[child + 1], items[child + 1], values[child], items[child], sku_place):
+            child += 1
+        if not _worse(values[child], items[child], value, item, sku_place):
+            break
+        values[place], items[place] = values[child], items[child]
+        place = child
+    values[place], items[place] = value, item
 
 
 @njit(cache=True)

@@ -89,7 +89,13 @@ def _rows(table: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=lake.arrow_schema(TABLES[table]))
 
 
-def _line(region: str, order: str, customer: str | None, at: dt.datetime, number: int, sku: str) -> dict[str, Any]:
+def sales(lines: list[dict[str, Any]]) -> pa.Table:
+    """Rows of sales_lines from what `line` makes."""
+    return _rows("sales_lines", lines)
+
+
+def line(region: str, order: str, customer: str | None, at: dt.datetime, number: int, sku: str) -> dict[str, Any]:
+    """A line of an order, for `sales`."""
     price = PRODUCTS[sku][1]
     return {
         "region": region,
@@ -112,15 +118,15 @@ def fill(settings: Settings) -> None:
     """The small shop into the lake of `settings`."""
     lake.create(settings)
     lines = [
-        _line(region, order, customer, at, number, sku)
+        line(region, order, customer, at, number, sku)
         for region, order, customer, at, held in _orders()
         for number, sku in enumerate(sorted(held), 1)
     ]
     later = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
     lines += [
-        _line("north", f"later{n}", f"c{n}", later, m, sku) for n in range(9) for m, sku in ((1, "wine"), (2, "soap"))
+        line("north", f"later{n}", f"c{n}", later, m, sku) for n in range(9) for m, sku in ((1, "wine"), (2, "soap"))
     ]
-    returned = _line("north", "returned", "c1", later - dt.timedelta(days=2), 1, "soap")
+    returned = line("north", "returned", "c1", later - dt.timedelta(days=2), 1, "soap")
     lines.append(returned | {"quantity": Decimal(-1), "net_cents": -200})
     lake.append(settings, TABLES["sales_lines"], _rows("sales_lines", lines))
     products = [

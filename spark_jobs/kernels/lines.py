@@ -1,0 +1,346 @@
+"""From lines, as a file holds them, to orders: packed by those who read, joined by those who count.
+
+Orders are told apart by 128 bits of a hash over region and order id, so that whoever joins parts compares numbers: of
+10^12 orders two share them with probability 10^-15.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange
+from spark_jobs.kernels.cells import Ints, Offsets, codes
+
+Cells = list[tuple[str, str]]
+"""Region and segment of each cell."""
+DAY = 86_400_000_000
+"""Microseconds."""
+MANTISSA_BITS = 16
+"""A weight is exact to 2^-16 of itself."""
+INSERTED = 256
+"""Lines up to which an order's items are put in place one by one; more are sorted."""
+NO_ORDER = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Orders of one file, or as much of them as it holds."""
+
+    skus: pa.Array
+    customers: pa.Array
+    cells: Cells
+    key: np.ndarray
+    """Shape (orders, 2), unsigned 64 bits each."""
+    customer: Ints
+    """Number in `customers`, -1 where there is none."""
+    cell: Shorts
+    at: Longs
+    """Shape (orders): time of the first line, microseconds."""
+    starts: Offsets
+    items: Ints
+    """Numbers in `skus`, distinct within an order."""
+    later: Longs
+    """Shape (lines): microseconds from the order's first line to the item's; empty where all are 0."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What caps have kept out of the counts."""
+
+    orders: int
+    """Orders joined, before any cap."""
+    lines: int
+    large_orders: int
+    """Orders of more than `max_basket` different products, not counted at all."""
+    large_order_lines: int
+    popular_items: int
+    """Products in more than `max_item_orders` orders, not counted as anchor or companion."""
+    popular_item_lines: int
+
+
+@dataclass(frozen=True)
+class Decay:
+    """An order's weight halves every `half_life_days`: a whole number per day, the same for every as_of.
+
+    weight(day) = round(2^(MANTISSA_BITS + (day mod half_life) / half_life)) · 2^(day div half_life - base), where base
+    is the day div half_life of the window's first day. When the base rises by one, all weights halve without a rest.
+    """
+
+    half_life_days: int
+    first_day: int
+    """Of the window, in days since 1970-01-01."""
+    as_of_day: int
+
+    def weights(self, at: Longs) -> Longs:
+        """The weight of orders at these times (microseconds since 1970)."""
+        half = self.half_life_days
+        day = at // DAY
+        mantissa = np.round(2.0 ** (MANTISSA_BITS + np.arange(half) / half)).astype(np.int64)
+        return mantissa[day % half] << (day // half - self.first_day // half)
+
+    @property
+    def unit(self) -> float:
+        """The weight of an order at as_of: what a decayed count is divided by, so that it is in orders of today."""
+        half = self.half_life_days
+        return float(2.0 ** (MANTISSA_BITS + self.as_of_day / half - self.first_day // half))
+
+
+def decay(as_of: date, window_days: int, half_life_days: int) -> Decay:
+    """The decay of a window of `window_days` before `as_of`."""
+    today = (as_of - date(1970, 1, 1)).days
+    return Decay(half_life_days, today - window_days, today)
+
+
+def packed(lines: pa.Table, region: str, segments: Mapping[str, pa.Array], everyone: str) -> Part:
+    """Orders from lines of one region that count: order_id, ordered_at, sku, customer_id (text, or text by dictionary).
+
+    `segments` gives each segment's customers; who is in none is in `everyone`. A customer is the least that an order's
+    lines name. Lines of an order that stand together are joined; the rest is left to `joined`.
+    """
+    ids, at = _one(lines["order_id"]), _one(lines["ordered_at"]).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    sku, skus = codes(_one(lines["sku"]))
+    customer, customers = _numbers(_one(lines["customer_id"]))
+    runs, key = _keyed(ids, region)
+    names = [name for name in segments if name != everyone]
+    placed = _segments(customers, [segments[name] for name in names])
+    first, starts, items, later, who = _runs(runs, sku, at, customer)
+    cell = np.where(who >= 0, placed[who], len(names)) if len(customers) else np.full(len(who), len(names))
+    return Part(
+        skus=skus,
+        customers=customers,
+        cells=[(region, name) for name in (*names, everyone)],
+        key=key,
+        customer=who,
+        cell=cell.astype(np.int16),
+        at=first,
+        starts=starts,
+        items=items,
+        later=later if later.any() else later[:0],
+    )
+
+
+def joined(
+    parts: Sequence[Part], *, decay: Decay, max_basket: int, max_item_orders: int
+) -> tuple[Baskets, Cells, LeftOut]:
+    """The baskets of all parts and the cells they are numbered by, sorted; and what the caps left out."""
+    skus, sku = _united([part.skus for part in parts])
+    people, person = _united([part.customers for part in parts])
+    cells = sorted({cell for part in parts for cell in part.cells})
+    cell = _joined(np.array([cells.index(own) for own in part.cells], np.int16)[part.cell] for part in parts)
+    items = _joined(number[part.items] for number, part in zip(sku, parts, strict=True))
+    customer = _joined(_known(number, part.customer) for number, part in zip(person, parts, strict=True))
+    at = _joined(part.at for part in parts)
+    starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
+    later = _laters(parts)
+    key = np.concatenate([part.key for part in parts])
+    by_key = np.lexsort((key[:, 1], key[:, 0]))
+    again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
+    if again.any():
+        run = np.concatenate(([0], np.cumsum(~again)))
+        customer = _known(_ranks(people), customer)
+        at, starts, items, later, customer, cell = _reunited(by_key, run, at, starts, items, later, customer, cell)
+    sizes = np.diff(starts)
+    large = sizes > max_basket
+    kept_lines = np.repeat(~large, sizes)
+    held = np.bincount(items[kept_lines], minlength=len(skus))
+    popular = held > max_item_orders
+    left_out = LeftOut(
+        orders=len(sizes),
+        lines=len(items),
+        large_orders=int(large.sum()),
+        large_order_lines=int(sizes[large].sum()),
+        popular_items=int(popular.sum()),
+        popular_item_lines=int(held[popular].sum()),
+    )
+    if large.any() or popular.any():
+        kept_lines &= ~popular[items]
+        sizes = np.add.reduceat(np.append(kept_lines, False).astype(np.int64), starts[:-1])[~large]
+        items = items[kept_lines]
+        later = later[kept_lines] if len(later) else later
+        starts, at, customer, cell = _starts(sizes), at[~large], customer[~large], cell[~large]
+    regions = sorted({region for region, _ in cells})
+    orders = Orders(
+        skus=skus,
+        starts=starts,
+        items=items,
+        moments=_moments(starts, later) if later.any() else np.empty(0, np.int16),
+        customer=customer,
+        cell=cell,
+        weight=decay.weights(at),
+    )
+    cell_region = np.array([regions.index(region) for region, _ in cells], np.int16)
+    return arrange(orders, cell_region, len(regions)), cells, left_out
+
+
+def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _numbers(values: pa.Array) -> tuple[Ints, pa.Array]:
+    """Each value's number in sorted order, -1 for none, and the sorted distinct values."""
+    if not isinstance(values, pa.DictionaryArray):
+        values = values.dictionary_encode()
+    known = values.dictionary
+    number = values.indices.fill_null(-1).to_numpy()
+    return _known(_ranks(known), number), known.take(pc.array_sort_indices(known))
+
+
+def _ranks(values: pa.Array) -> Ints:
+    """Each distinct value's place in sorted order."""
+    ranks = np.empty(len(values), np.int32)
+    ranks[pc.array_sort_indices(values).to_numpy()] = np.arange(len(values), dtype=np.int32)
+    return ranks
+
+
+def _segments(customers: pa.Array, of_segment: Sequence[pa.Array]) -> Ints:
+    """Each customer's segment, by number; len(of_segment): none."""
+    found = np.full(len(customers), len(of_segment), np.int32)
+    for number, members in enumerate(of_segment):
+        found[pc.is_in(customers, members).to_numpy(zero_copy_only=False)] = number
+    return found
+
+
+def _united(values: Sequence[pa.Array]) -> tuple[pa.Array, list[Ints]]:
+    """All distinct values, and for each array its values' numbers."""
+    encoded = pa.chunked_array(values, pa.string()).combine_chunks().dictionary_encode()
+    ends = np.cumsum([len(each) for each in values])
+    return encoded.dictionary, np.split(encoded.indices.to_numpy().astype(np.int32), ends[:-1])
+
+
+def _known(number: Ints, place: Ints) -> Ints:
+    """`number[place]`, and -1 where `place` is -1."""
+    return np.append(number, np.int32(-1))[place]
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(arrays))
+
+
+def _laters(parts: Sequence[Part]) -> Longs:
+    if not any(len(part.later) for part in parts):
+        return np.empty(0, np.int64)
+    return _joined(part.later if len(part.later) else np.zeros(len(part.items), np.int64) for part in parts)
+
+
+def _starts(sizes: np.ndarray) -> Offsets:
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+
+
+def _reunited(by_key, run, at, starts, items, later, customer, cell):  # type: ignore[no-untyped-def]
+    """Orders whose lines came in several runs, put together."""
+    sizes = np.diff(starts)[by_key]
+    begins = starts[:-1][by_key]
+    lines = np.repeat(begins - _starts(sizes)[:-1], sizes) + np.arange(sizes.sum())
+    owner = np.repeat(run, sizes).astype(np.int32)
+    when = np.repeat(at[by_key], sizes) + (later[lines] if len(later) else 0)
+    who = np.repeat(customer[by_key], sizes).astype(np.int32)
+    first, starts, items, later, _ = _runs(_starts(np.bincount(owner)), items[lines], when, who)
+    nobody = np.iinfo(np.int32).max
+    named = np.full(len(first), nobody, np.int32)
+    np.minimum.at(named, run, np.where(customer < 0, nobody, customer)[by_key])
+    theirs = np.empty(len(first), cell.dtype)
+    theirs[run] = cell[by_key]
+    of_named = customer[by_key] == named[run]
+    theirs[run[of_named]] = cell[by_key][of_named]
+    return first, starts, items, later, np.where(named == nobody, -1, named).astype(np.int32), theirs
+
+
+def _keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
+    """Where runs of one order id begin (one more at the end), and the key of each run's order."""
+    ids = ids.cast(pa.large_string())
+    _, offsets, data = ids.buffers()
+    ends = np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1]
+    text = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
+    seed = np.frombuffer(region.encode(), np.uint8)
+    return _key_runs(ends, text, seed)
+
+
+@njit(cache=True)
+def _key_runs(ends, text, seed):  # type: ignore[no-untyped-def]
+    lines = len(ends) - 1
+    starts = np.empty(lines + 1, np.int64)
+    runs = 0
+    for line in range(lines):
+        same = line > 0 and ends[line + 1] - ends[line] == ends[line] - ends[line - 1]
+        if same:
+            length = ends[line + 1] - ends[line]
+            for letter in range(length):
+                if text[ends[line] + letter] != text[ends[line - 1] + letter]:
+                    same = False
+                    break
+        if not same:
+            starts[runs] = line
+            runs += 1
+    starts[runs] = lines
+    keys = np.empty((runs, 2), np.uint64)
+    for run in range(runs):
+        for half in range(2):
+            value = np.uint64(0x9E3779B97F4A7C15) if half else np.uint64(0xC2B2AE3D27D4EB4F)
+            for letter in range(len(seed)):
+                value = _mixed(value, seed[letter])
+            value = _mixed(value, np.uint64(256))
+            for letter in range(ends[starts[run]], ends[starts[run] + 1]):
+                value = _mixed(value, text[letter])
+            keys[run, half] = value
+    return starts[: runs + 1], keys
+
+
+@njit(cache=True)
+def _mixed(value, letter):  # type: ignore[no-untyped-def]
+    """One step of a hash: Stafford's variant 13 of MurmurHash3's finalizer, 2011."""
+    value = (value ^ np.uint64(letter)) + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(cache=True)
+def _runs(runs, sku, at, customer):  # type: ignore[no-untyped-def]
+    """Orders from runs of lines: first time, starts, distinct items (rising), times after the first, least customer."""
+    orders = len(runs) - 1
+    first, who = np.empty(orders, np.int64), np.empty(orders, np.int32)
+    starts = np.empty(orders + 1, np.int64)
+    items, later = np.empty(len(sku), np.int32), np.empty(len(sku), np.int64)
+    starts[0], filled = 0, 0
+    for order in range(orders):
+        begin = filled
+        first[order], who[order] = at[runs[order]], -1
+        sorts = runs[order + 1] - runs[order] > INSERTED
+        by_sku = np.argsort(sku[runs[order] : runs[order + 1]], kind="mergesort") if sorts else NO_ORDER
+        for number in range(runs[order], runs[order + 1]):
+            line = runs[order] + by_sku[number - runs[order]] if sorts else number
+            first[order] = min(first[order], at[line])
+            if customer[line] >= 0 and (who[order] < 0 or customer[line] < who[order]):
+                who[order] = customer[line]
+            place = filled
+            while place > begin and items[place - 1] > sku[line]:
+                place -= 1
+            if place > begin and items[place - 1] == sku[line]:
+                later[place - 1] = min(later[place - 1], at[line])
+                continue
+            for move in range(filled, place, -1):
+                items[move], later[move] = items[move - 1], later[move - 1]
+            items[place], later[place] = sku[line], at[line]
+            filled += 1
+        for place in range(begin, filled):
+            later[place] -= first[order]
+        starts[order + 1] = filled
+    return first, starts, items[:filled].copy(), later[:filled].copy(), who
+
+
+@njit(cache=True)
+def _moments(starts, later):  # type: ignore[no-untyped-def]
+    """Place of each line's time among the different times of its order, from 0."""
+    moments = np.zeros(len(later), np.int16)
+    for order in range(len(starts) - 1):
+        own = later[starts[order] : starts[order + 1]]
+        if own.any():
+            moments[starts[order] : starts[order + 1]] = np.searchsorted(np.unique(own), own)
+    return moments
