@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,15 +23,29 @@ RUN = "PYTEST_TANDEM_RUN"
 """An environment variable that every process started by this run carries."""
 
 
+ENDING_SECONDS = 5.0
+"""How long what ends with the run may take to end."""
+WORKER = "PYTEST_XDIST_WORKER"
+"""Set where this process is one of several that share a run (`make test` has two)."""
+
+
 def pytest_configure() -> None:
     """A run depends on no setting of whoever started it."""
     for name in [name for name in os.environ if name.startswith("TANDEM_")]:
         del os.environ[name]
-    os.environ[RUN] = uuid.uuid4().hex
+    if WORKER not in os.environ:
+        os.environ[RUN] = uuid.uuid4().hex
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers."""
+    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers.
+
+    Where two processes share the run, all tests of the Spark session go to one of them, and each file to one.
+    """
+    for item in items:
+        group = "spark" if "spark" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(
         key=lambda item: max(
             (ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0
@@ -38,8 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what a test left running, and say so."""
+    if WORKER in os.environ:
+        return
+    end = time.monotonic() + ENDING_SECONDS
+    while any(_leftovers()) and time.monotonic() < end:
+        time.sleep(0.1)
     for pid, command in _leftovers():
         print(f"\nleft running by a test, ended now: {pid} {command}")
         os.kill(pid, signal.SIGKILL)
