@@ -19,6 +19,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Products with at least one bundle."""
     min_anchor_share_of_current: Ratio = 0.5
     """Anchors, against the release that is current there."""
+    min_hits_share_of_current: Ratio = 0.9
+    """Hits on later orders (`hit@5/ranker` of evaluations), against those of the build that is current there."""
     max_orphan_share: Ratio = 0.0
     """Bundles with a component that the catalogue does not hold or that is not active."""
     max_unpriced_share: Ratio = 0.2

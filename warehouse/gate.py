@@ -21,7 +21,10 @@ EXAMPLES = 5
 ENOUGH = 10**9
 """Stock that never stands in the way of a price."""
 
-READ = ("bundles", "bundle_sets", "products", "prices", "releases")
+READ = ("bundles", "bundle_sets", "products", "prices", "releases", "evaluations")
+
+SHIPPED = "hit@5/ranker"
+"""The metric of what is shipped: shoppers who find what they wanted among the first five."""
 
 
 class Measured(NamedTuple):
@@ -72,7 +75,9 @@ def measure(settings: Settings, as_of: date) -> list[Measured]:
     with connect(settings, READ) as connection:
         _prepare(connection, as_of)
         return [
-            measured for region in regions for measured in _measure_region(connection, region, asked, found.pricing)
+            measured
+            for region in regions
+            for measured in _measure_region(connection, region, as_of, asked, found.pricing)
         ]
 
 
@@ -84,6 +89,8 @@ def _prepare(connection: Any, as_of: date) -> None:
             FROM bundles WHERE as_of = DATE '{as_of}';
         CREATE TEMP TABLE lists AS
             SELECT region, anchor FROM bundle_sets WHERE as_of = DATE '{as_of}' AND len(bundles) > 0;
+        CREATE TEMP TABLE hits AS
+            SELECT as_of, region, value FROM evaluations WHERE segment = '*' AND metric = '{SHIPPED}';
         CREATE TEMP TABLE parts AS
             SELECT number, built.region, part.sku AS sku, part.quantity AS quantity, part.floor_cents AS floor_cents,
                    coalesce(products.active, false) AS active, unit_cost_cents, minimum_advertised_price_cents,
@@ -95,7 +102,9 @@ def _prepare(connection: Any, as_of: date) -> None:
     """)
 
 
-def _measure_region(connection: Any, region: Region, asked: Gates, pricing: rules.Pricing) -> list[Measured]:
+def _measure_region(
+    connection: Any, region: Region, as_of: date, asked: Gates, pricing: rules.Pricing
+) -> list[Measured]:
     here = f"region = {quoted(region.name)}"
     anchors, lists = connection.sql(f"SELECT count(DISTINCT anchor), count(*) FROM lists WHERE {here}").fetchall()[0]
     bundles = connection.sql(f"SELECT count(*) FROM built WHERE {here}").fetchall()[0][0]
@@ -113,6 +122,7 @@ def _measure_region(connection: Any, region: Region, asked: Gates, pricing: rule
     return [
         measured("min_anchors", anchors, []),
         measured("min_anchor_share_of_current", _share_of_current(connection, here, lists), []),
+        measured("min_hits_share_of_current", _hits_share_of_current(connection, region.name, as_of), []),
         measured("max_orphan_share", orphans / max(bundles, 1), orphan_examples),
         measured("max_unpriced_share", unpriced / max(bundles, 1), unpriced_examples),
         measured("max_below_floor", len(below_floor), below_floor),
@@ -140,6 +150,26 @@ def _share_of_current(connection: Any, here: str, lists: int) -> float:
         WHERE state = 'current' ORDER BY since DESC LIMIT 1
     """).fetchall()
     return lists / rows[0][0] if rows and rows[0][0] else 1.0
+
+
+def _hits_share_of_current(connection: Any, region: str, as_of: date) -> float:
+    """SHIPPED of this build, over that of the build whose release is current; 1 where one of them was not measured."""
+    rows = connection.execute(
+        """
+        WITH current AS (
+            SELECT as_of FROM (
+                SELECT as_of, arg_max(state, "at") AS state, max("at") AS since
+                FROM releases WHERE region = $region GROUP BY release_id, as_of)
+            WHERE state = 'current' ORDER BY since DESC LIMIT 1),
+        nearest AS (
+            SELECT as_of, arg_max(value, region = $region) AS value
+            FROM hits WHERE region IN ($region, '*') GROUP BY as_of)
+        SELECT now.value / before.value FROM nearest AS now, nearest AS before, current
+        WHERE now.as_of = $as_of AND before.as_of = current.as_of AND before.value > 0
+        """,
+        {"region": region, "as_of": as_of},
+    ).fetchall()
+    return float(rows[0][0]) if rows else 1.0
 
 
 def _below_floor(connection: Any, here: str, pricing: rules.Pricing) -> list[str]:

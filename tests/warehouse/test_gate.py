@@ -72,7 +72,7 @@ def test_a_good_build_passes_and_every_figure_is_said(built: Settings) -> None:
     gate.run(built, DAY, said.append)
     assert gate.check(built, DAY) == []
     assert said[0] == "passed  shop: min_anchors is 2, at least 1 asked for"
-    assert len(said) == 6
+    assert len(said) == 7
 
 
 def test_a_day_without_a_build_does_not_pass(built: Settings) -> None:
@@ -123,3 +123,27 @@ def test_a_build_much_smaller_than_the_current_release_is_a_breach(built: Settin
         ledger.record(built, "shop", "r0", state, as_of=DAY, anchors=5 if state == "sealed" else None)
     (breach,) = gate.check(built, DAY)
     assert (breach.gate, breach.figure) == ("min_anchor_share_of_current", 0.4)
+
+
+def measured(as_of: date, region: str, value: float) -> dict[str, Any]:
+    found = {"as_of": as_of, "region": region, "segment": "*", "metric": gate.SHIPPED, "value": value}
+    return found | {"low": value, "high": value, "queries": 100, "learned_before": as_of}
+
+
+@pytest.mark.parametrize(
+    ("now", "breached"),
+    [
+        ([measured(DAY, "shop", 0.46)], False),
+        ([measured(DAY, "shop", 0.44)], True),
+        ([measured(DAY, "*", 0.1), measured(DAY, "shop", 0.5)], False),
+        ([measured(DAY, "*", 0.1)], True),
+        ([], False),
+    ],
+)
+def test_a_build_that_hits_less_than_what_is_current_is_a_breach(built: Settings, now, breached) -> None:
+    before = date(2024, 5, 31)
+    put(built, "evaluations", [measured(before, "shop", 0.5), *now])
+    ledger.record(built, "shop", "r0", "staged", as_of=before, reason="test")
+    for state in ("sealed", "canary", "current"):
+        ledger.record(built, "shop", "r0", state, as_of=before, reason="test")
+    assert gates_of(gate.check(built, DAY)) == (["min_hits_share_of_current"] if breached else [])
