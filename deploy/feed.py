@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from deploy import asking
+from deploy import asking, processes
 from tandem import regions as regions_file
 from tandem import settings as settings_file
 from tandem.errors import TandemError, Unavailable
@@ -107,9 +106,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except TandemError as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    processes.command(main)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tandem.errors import TandemError
 
@@ -159,3 +161,13 @@ def _stat(pid: int) -> list[str] | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] == "Z" and int(fields[17]) < 2 else fields
+
+
+def command(main: Callable[[list[str]], int]) -> NoReturn:
+    """Be the command `main`: its exit code, one line for an error of ours, 130 after Ctrl-C."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except TandemError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
