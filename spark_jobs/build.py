@@ -22,7 +22,10 @@ Say = Callable[[str], object]
 
 
 def _segments(job: Job) -> None:
-    delta.replace_day(segments.members(job), job.settings, "segment_members", job.as_of)
+    made = segments.made(job)
+    delta.replace_day(made.models, job.settings, "segment_models", job.as_of)
+    delta.replace_day(made.decisions, job.settings, "segment_decisions", job.as_of)
+    delta.replace_day(made.members, job.settings, "segment_members", job.as_of)
 
 
 def _affinity(job: Job) -> None:

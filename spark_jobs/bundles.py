@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts
+from spark_jobs import affinity, delta, facts, segments
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cells
 from spark_jobs.kernels import sets as set_kernel
@@ -191,8 +191,8 @@ def _best(anchor: cells.Ints, score: np.ndarray, keep: int) -> np.ndarray:
 def targets(job: Job, counted: DataFrame) -> DataFrame:
     """Which sets may be listed where: region × segment × anchor × set with its level (0 segment, 1 region, 2 global).
 
-    A region's own list (`*`) holds what the region and everything support. A segment has a list of its own for the
-    anchors that it supports at least one set of; elsewhere the region's list stands for it.
+    A region's own list (`*`) holds what the region and everything support. A published segment has a list of its own
+    for the anchors that it supports at least one set of; elsewhere the region's list stands for it.
     """
     careful = job.spark.createDataFrame(
         [(region.name, region.k) for region in job.regions.region], "region string, k int"
@@ -205,7 +205,8 @@ def targets(job: Job, counted: DataFrame) -> DataFrame:
         .withColumn("level", level)
         .drop("k", "cell_region")
     )
-    own = usable.where(F.col("level") == 0).withColumnRenamed("cell_segment", "segment")
+    mine = usable.where(F.col("level") == 0).withColumnRenamed("cell_segment", "segment")
+    own = mine.join(F.broadcast(segments.published(job)), ["region", "segment"], "left_semi")
     upper = usable.where(F.col("level") > 0).drop("cell_segment")
     supported = own.select("region", "segment", "anchor").distinct()
     return own.unionByName(upper.withColumn("segment", F.lit(ALL))).unionByName(

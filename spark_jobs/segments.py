@@ -1,36 +1,90 @@
-"""Which customer is in which segment: predicates of segments.toml over attributes and behaviour, first match wins."""
+"""Which customer is in which segment, learned or by a predicate of segments.toml, and which segments are published."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import facts
+from spark_jobs import cohorts, delta, facts, trial
 from spark_jobs.facts import Job
+from spark_jobs.kernels.protocol import Measure
 from tandem import config
 from tandem.errors import ConfigError
 from tandem.money import EXPONENTS
-from tandem.segments import EVERYONE, Segment
+from tandem.segments import ALL, EVERYONE, Segment
 
 BEHAVIOUR = ("recency_days", "frequency", "spend")
 
 
-def members(job: Job) -> DataFrame:
-    """One row per region and customer with an order in the window: segment_members.
+@dataclass(frozen=True)
+class Made:
+    """The rows of one day of segment_members, segment_models and segment_decisions."""
+
+    members: DataFrame
+    models: DataFrame
+    decisions: DataFrame
+
+
+def made(job: Job) -> Made:
+    """All that is known of segments on the day: who is in which, what they are, which of them help.
 
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
-    known = behaviour(job).join(_attributes(job), "customer_id", "left")
-    segment = F.lit(EVERYONE)
-    for wanted in reversed(job.segments.segment):
-        if not set(wanted.requires) <= set(known.columns):
-            continue
-        segment = F.when(_predicate(job, wanted, known), F.lit(wanted.name)).otherwise(segment)
-    return known.select(
+    orders = cohorts.orders(job).persist()
+    cut = cohorts.cuts(orders)
+    learned, assigned = _learned(job, orders, cut)
+    known = behaviour(job)
+    matched = predicates(job, known).persist()
+    labels = matched.join(assigned, "customer_id", "left")
+    decided = trial.decisions(job, orders, labels, _matched_before(job, cut), cut, learned)
+    return Made(_members(job, labels), cohorts.rows(job, learned), decided)
+
+
+def members(job: Job) -> DataFrame:
+    """One row per region and customer with an order in the window: segment_members."""
+    return made(job).members
+
+
+def published(job: Job) -> DataFrame:
+    """The segments that have lists of their own on the day: region, segment. All others are served by `*`."""
+    decided = delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of)
+    return decided.where(F.col("published") & (F.col("region") != ALL)).select("region", "segment").distinct()
+
+
+def evaluated(job: Job) -> list[Measure]:
+    """What segment_decisions of the day say, as rows of evaluations: see `trial.measures`."""
+    return trial.measures(delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of).collect())
+
+
+def _learned(job: Job, orders: DataFrame, cut: tuple[int, int] | None) -> tuple[cohorts.Learned, DataFrame]:
+    """The learned segments, and the learned segment of each customer by slice."""
+    if not job.segments.learned.count:
+        return cohorts.nothing(), job.spark.createDataFrame([], cohorts.ASSIGNED)
+    bought = cohorts.bought(job, orders, cut).persist()
+    learned = cohorts.learn(job, bought)
+    return learned, cohorts.assigned(job, bought, learned).persist()
+
+
+def _matched_before(job: Job, cut: tuple[int, int] | None) -> list[DataFrame]:
+    """The predicates' segments as they were known on each day of `cut`: region, customer_id, segment."""
+    if cut is None or not job.segments.segment:
+        return []
+    days = [date(1970, 1, 1) + timedelta(days=day) for day in cut]
+    found = [predicates(job, behaviour(job, day)) for day in days]
+    return [known.select("region", "customer_id", "segment") for known in found]
+
+
+def _members(job: Job, labels: DataFrame) -> DataFrame:
+    matched = F.when(F.col("segment") != EVERYONE, F.col("segment"))
+    order = (F.col("whole"), matched) if job.segments.first == "learned" else (matched, F.col("whole"))
+    return labels.select(
         F.lit(job.as_of).alias("as_of"),
         "region",
-        segment.alias("segment"),
+        F.coalesce(*order, F.lit(EVERYONE)).alias("segment"),
         "customer_id",
         "recency_days",
         "frequency",
@@ -38,13 +92,30 @@ def members(job: Job) -> DataFrame:
     )
 
 
-def behaviour(job: Job) -> DataFrame:
-    """Recency, frequency and spend per region and customer over the window; `spend` is in major units."""
-    bought = facts.lines(job, window_days=job.segments.window_days).where(F.col("customer_id").isNotNull())
+def predicates(job: Job, behaviour: DataFrame) -> DataFrame:
+    """`behaviour` with the attributes, and the `segment` whose predicate matches first.
+
+    Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
+    """
+    known = behaviour.join(_attributes(job), "customer_id", "left")
+    segment = F.lit(EVERYONE)
+    for wanted in reversed(job.segments.segment):
+        if not set(wanted.requires) <= set(known.columns):
+            continue
+        segment = F.when(_predicate(job, wanted, known), F.lit(wanted.name)).otherwise(segment)
+    return known.select(*behaviour.columns, segment.alias("segment"))
+
+
+def behaviour(job: Job, before: date | None = None) -> DataFrame:
+    """Recency, frequency and spend per region and customer before `before` (default: as_of); `spend` in major units."""
+    end = before or job.as_of
+    shorter = (job.as_of - end).days
+    days = max(job.segments.window_days - shorter, 1)
+    bought = facts.lines(job, window_days=days, before=end).where(F.col("customer_id").isNotNull())
     units = [F.lit(part) for region in job.regions.region for part in (region.name, 10 ** EXPONENTS[region.currency])]
     scale = F.create_map(*units)
     return bought.groupBy("region", "customer_id").agg(
-        F.date_diff(F.lit(job.as_of), F.max(F.col("ordered_at")).cast("date")).alias("recency_days"),
+        F.date_diff(F.lit(end), F.max(F.col("ordered_at")).cast("date")).alias("recency_days"),
         F.count_distinct(F.when(F.col("quantity") > 0, F.col("order_id"))).alias("frequency"),
         F.sum("net_cents").alias("spend_cents"),
         (F.sum("net_cents") / F.first(scale[F.col("region")])).alias("spend"),

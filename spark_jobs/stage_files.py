@@ -16,6 +16,7 @@ from spark_jobs.region_build import STORY, RegionBuild, anchor_list, bundle_of
 from spark_jobs.release_switch import object_store
 from tandem import segments
 from tandem.bundle import AnchorList, Bundle
+from tandem.segments import ALL, EVERYONE
 from warehouse import ledger
 
 LISTING_BYTES = 60
@@ -46,7 +47,7 @@ def stage(build: RegionBuild, bundles: int) -> Manifest:
         as_of=build.as_of.isoformat(),
         computed_at=_computed_at(build),
         currency=build.region.currency,
-        segments=segments.load(build.settings.config_folder).names,
+        segments=_segments(build, lists),
         shard_count=count,
         shards=[written[number] for number in range(count)],
         search=shards.digest(search),
@@ -56,6 +57,13 @@ def stage(build: RegionBuild, bundles: int) -> Manifest:
     store.verify(build.region.name, build.release_id, manifest)
     store.keep_manifest(manifest)
     return manifest
+
+
+def _segments(build: RegionBuild, lists: DataFrame) -> list[str]:
+    """The segments with lists of their own: those of segments.toml in its order, then learned ones, `everyone` last."""
+    own = {row.segment for row in lists.select("segment").distinct().collect()} - {ALL, EVERYONE}
+    known = [name for name in segments.load(build.settings.config_folder).names if name in own]
+    return [*known, *sorted(own - set(known)), EVERYONE]
 
 
 def _computed_at(build: RegionBuild) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,6 +16,12 @@ ALL = "*"
 """In the place of a segment: a whole region; in the place of a region: everything."""
 
 
+Publish = Literal["where-it-helps", "always", "never"]
+"""Which segments get lists of their own: those that gain on later orders over everyone's list and over a placebo of
+shuffled customers; every one; or none. Who is in which segment is stored in any case."""
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     where: str
@@ -22,12 +29,29 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     title: str = ""
     requires: list[str] = []
     """Attributes it rests on: where the customers file has not all of them, nobody is in the segment."""
+    publish: Publish = "where-it-helps"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name) or self.name == EVERYONE:
             raise ValueError(f"name {self.name!r} must be 1 to 32 of a-z 0-9 _ - and not {EVERYONE!r}")
         if not self.where.strip() or ";" in self.where:
             raise ValueError(f"where of segment {self.name!r} must be one SQL predicate")
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Segments learned from what customers buy."""
+
+    count: Annotated[int, msgspec.Meta(ge=0, le=50)] = 8
+    """How many at most; 0: none are learned."""
+    level: Annotated[int, msgspec.Meta(ge=0, le=9)] = 0
+    """What customers are compared by: 0 the products themselves, 1 the coarsest level of categories, 2 the next …"""
+    features: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 100
+    """How many of those, the most bought first."""
+    min_customers: Annotated[int, msgspec.Meta(ge=2)] = 50
+    """A segment of fewer customers is not made."""
+    stickiness: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """A customer changes segment only where another is nearer by more than this share."""
+    publish: Publish = "where-it-helps"
 
 
 class Segments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +63,10 @@ class Segments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     segment: list[Segment] = []
+    learned: Learned = Learned(count=0)
+    """Without this table in the file, none are learned."""
+    first: Literal["learned", "predicates"] = "learned"
+    """Which a customer belongs to who would be in one of each."""
     window_days: int = 365
     """How many days before as_of behaviour is counted over."""
 
@@ -51,7 +79,7 @@ class Segments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def names(self) -> list[str]:
-        """All segments, `everyone` last."""
+        """The segments with predicates, `everyone` last; those that are learned have names of their own."""
         return [segment.name for segment in self.segment] + [EVERYONE]
 
 

@@ -202,7 +202,7 @@ SEGMENT_MEMBERS = Table(
     columns=(
         _AS_OF,
         _FACT_REGION,
-        Column("segment", "string", "Segment by its name in segments.toml, or `everyone`"),
+        Column("segment", "string", "Segment: learned, by its name in segments.toml, or `everyone`"),
         Column("customer_id", "string", "Customer, pseudonymous as brought"),
         Column("recency_days", "integer", "Days from the last order to as_of"),
         Column("frequency", "long", "Orders in the window"),
@@ -210,6 +210,58 @@ SEGMENT_MEMBERS = Table(
     ),
     partitions=("as_of", "region"),
     personal="customer_id (pseudonymous)",
+)
+
+SEGMENT_MODELS = Table(
+    name="segment_models",
+    grain="as_of × learned segment × feature",
+    columns=(
+        _AS_OF,
+        Column("segment", "string", "The segment's name, kept from build to build"),
+        Column("title", "string", "What its customers buy more of than others, most telling first"),
+        Column("feature", "string", "Product (SKU) or category that customers are compared by"),
+        Column("centre", "double", "Mean over the segment's customers of the square root of the feature's share"),
+        Column("customers", "long", "Customers that the centre was learned from"),
+        _optional("predecessor", "date", "The earlier build whose names and members it goes on from; null if none"),
+        Column("inputs", "string", "JSON: Delta version of each fact table that was read, and the settings"),
+    ),
+    partitions=("as_of",),
+)
+
+_HITS = {
+    "hit_everyone": "hit@5 of everyone's list for these customers, their own orders left out",
+    "hit_segment": "hit@5 of the segment's list",
+    "hit_placebo": "hit@5 of a segment of the same size with shuffled customers",
+    "gain": "hit_segment - hit_everyone, on the same queries",
+    "placebo_gain": "hit_segment - hit_placebo, on the same queries",
+}
+
+SEGMENT_DECISIONS = Table(
+    name="segment_decisions",
+    grain="as_of × region × segment × kind",
+    columns=(
+        _AS_OF,
+        _REGION,
+        Column("segment", "string", "Segment; `*` is all of the kind together"),
+        Column("kind", "string", "learned; predicate; or policy: published by an earlier slice, judged on a later"),
+        Column("customers", "long", "Customers asked about"),
+        Column("queries", "long", "Anchors in their later orders"),
+        *[
+            column
+            for name, meaning in _HITS.items()
+            for column in (
+                Column(name, "double", meaning),
+                Column(f"{name}_low", "double", "Lower end of its 95 % interval, bootstrap by customer"),
+                Column(f"{name}_high", "double", "Upper end of its 95 % interval"),
+            )
+        ],
+        Column("weight", "double", "Orders that everyone's ranking weighs in the segment's; learned earlier"),
+        Column("tilt", "double", "Power of the segment's own popularity in it, 0 to 1; learned earlier"),
+        Column("helps", "boolean", "Both gains are sure, at a level that allows for the number of segments"),
+        Column("published", "boolean", "It has lists of its own: it helps, or segments.toml says so"),
+        Column("learned_before", "date", "Learned from orders before this day; asked about orders from it up to as_of"),
+    ),
+    partitions=("as_of",),
 )
 
 AFFINITY = Table(
@@ -456,6 +508,8 @@ TABLES: dict[str, Table] = {
         CUSTOMERS,
         REJECTED_ROWS,
         SEGMENT_MEMBERS,
+        SEGMENT_MODELS,
+        SEGMENT_DECISIONS,
         AFFINITY,
         NEIGHBOURS,
         ELASTICITIES,

@@ -32,6 +32,7 @@ public_url = "{endpoint}/tandem"
 SEGMENTS = """
 [[segment]]
 name = "parents"
+publish = "always"
 where = "kids IN ('1', '2')"
 
 [[segment]]
