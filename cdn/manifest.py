@@ -15,7 +15,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     currency: str
     """ISO 4217."""
     segments: list[str]
-    """Names in the order of segments.toml, `everyone` last."""
+    """Those with lists of their own: of segments.toml in its order, then learned ones; `everyone` last."""
     shard_count: int
     shards: list[str]
     """SHA-256 of each shard's uncompressed JSON, hexadecimal, by number."""

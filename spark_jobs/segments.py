@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from spark_jobs import cohorts, delta, facts, trial
 from spark_jobs.facts import Job
+from spark_jobs.kernels import placebo
 from spark_jobs.kernels.protocol import Measure
 from tandem import config
 from tandem.errors import ConfigError
@@ -50,9 +51,46 @@ def members(job: Job) -> DataFrame:
 
 
 def published(job: Job) -> DataFrame:
-    """The segments that have lists of their own on the day: region, segment. All others are served by `*`."""
+    """The segments that have lists of their own on the day: region, segment, tilt. All others are served by `*`.
+
+    tilt: how far the segment's own popularity goes into a ranking, see `tilted`.
+    """
     decided = delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of)
-    return decided.where(F.col("published") & (F.col("region") != ALL)).select("region", "segment").distinct()
+    return decided.where(F.col("published") & (F.col("region") != ALL)).select("region", "segment", "tilt")
+
+
+def tilted(job: Job, ranked: DataFrame) -> DataFrame:
+    """What `ranked` says of whole regions, as each published segment would have it: the same columns, other scores.
+
+    `ranked` has region, segment, anchor, companion and score, a probability or in proportion to one; rows of `*` are
+    taken. score · r^g, where r is how much more the segment buys the companion than its region does, see
+    `kernels/placebo`; g was learned with the decision to publish.
+    """
+    shown = published(job)
+    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
+    belongs = members.join(F.broadcast(shown), ["region", "segment"], "left_semi")
+    orders = cohorts.orders(job).persist()
+    mine = orders.join(F.broadcast(belongs.select("region", "customer_id", "segment")), ["region", "customer_id"])
+    size = mine.groupBy("region", "segment").agg(F.count("*").alias("orders_segment"))
+    whole = orders.groupBy("region").agg(F.count("*").alias("orders_region"))
+    sold = orders.select("region", F.explode("skus").alias("companion")).groupBy("region", "companion")
+    held = mine.select("region", "segment", F.explode("skus").alias("companion"))
+    known = (
+        ranked.where(F.col("segment") == ALL)
+        .drop("segment")
+        .join(F.broadcast(shown.join(size, ["region", "segment"])), "region")
+        .join(F.broadcast(whole), "region")
+        .join(sold.agg(F.count("*").alias("orders_companion")), ["region", "companion"])
+        .join(
+            held.groupBy("region", "segment", "companion").agg(F.count("*").alias("orders_held")),
+            ["region", "segment", "companion"],
+            "left",
+        )
+    )
+    share = F.col("orders_companion") / F.col("orders_region")
+    holding = F.coalesce("orders_held", F.lit(0)) + placebo.TILT_PRIOR * share
+    more = holding / (F.col("orders_segment") + placebo.TILT_PRIOR) / share
+    return known.withColumn("score", F.col("score") * F.pow(more, "tilt")).select(*ranked.columns)
 
 
 def evaluated(job: Job) -> list[Measure]:

@@ -37,6 +37,8 @@ LEVEL = 0.05
 FEWEST_CUSTOMERS = 20
 """Nothing is said of a segment with fewer customers asked."""
 RESAMPLES = 400
+MOST_TUNED = 12_000
+"""Different (anchor, customer) of a region that blends are learned from."""
 ASKED = """region string, judged boolean, kind string, segment string, customer string, queries long, everyone long,
 mine long, shuffled long, weight double, tilt double"""
 MEASURES = ("hit_everyone", "hit_segment", "hit_placebo", "gain", "placebo_gain")
@@ -160,7 +162,7 @@ def _tuned(before: Orders, after: Orders, labels: list[_Label]) -> Blends:
     width = max(len(label.names) for label in labels) or 1
     of = np.stack([label.of for label in labels])
     every = np.broadcast_to(np.array(grid), (len(labels), width, len(grid), 2))
-    found = placebo.asked(before, after, of, every[..., 0], every[..., 1])
+    found = placebo.asked(before, after, of, every[..., 0], every[..., 1], MOST_TUNED)
     best = [placebo.chosen(found, of, place, len(label.names)) for place, label in enumerate(labels)]
     return {
         (label.kind, name): grid[place]
@@ -245,6 +247,8 @@ def _judged(asked: pa.Table, kind: str, *, each: bool = True) -> list[dict[str, 
     sure = 1 - LEVEL / 2 / max(len(segments), 1)
     for place, name in enumerate([*segments.to_pylist(), ALL] if each else [ALL]):
         mine = (segment == place) | (name == ALL)
+        if not mine.any():
+            continue
         everywhere = _measured(hits[mine], owner[mine], sure)
         for number, where in enumerate([*regions.to_pylist(), ALL]):
             here = mine & ((region == number) | (where == ALL))

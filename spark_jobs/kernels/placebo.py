@@ -39,7 +39,7 @@ QUARTERS = (0, 1, 2, 3, 4)
 CANDIDATES = 60
 """Companions of everyone's ranking that a segment's chooses its first five from."""
 MOST_ASKED = 40_000
-"""Different (anchor, customer) asked at most; beyond, customers are drawn."""
+"""Different (anchor, customer) asked at most where nothing else is said; beyond, customers are drawn."""
 BORROWED = 2000
 """Queries of all segments together that count beside a segment's own where its blend is chosen."""
 
@@ -76,7 +76,9 @@ def chosen(found: Asked, labels: Ints, labelling: int, segments: int) -> NDArray
     """The best blend of `grid()` for each segment, shape (segments), by its own queries and BORROWED of all."""
     mine = labels[labelling][found.customer]
     asked_of = mine >= 0
-    hits = np.stack([found.segments[mine == number, labelling].sum(0) for number in range(segments)]).astype(float)
+    hits = np.zeros((segments, found.segments.shape[2]))
+    for number in range(segments):
+        hits[number] = found.segments[mine == number, labelling].sum(0)
     queries = np.bincount(mine[asked_of], found.queries[asked_of], minlength=segments)
     mean = hits.sum(0) / max(queries.sum(), 1)
     best: NDArray[np.intp] = ((hits + BORROWED * mean) / (queries + BORROWED)[:, None]).argmax(1)
@@ -91,7 +93,7 @@ def shuffled(labels: Ints, seed: int = SEED) -> Ints:
     return found
 
 
-def asked(before: Orders, after: Orders, labels: Ints, weights: Floats, tilts: Floats) -> Asked:
+def asked(before: Orders, after: Orders, labels: Ints, weights: Floats, tilts: Floats, most: int = MOST_ASKED) -> Asked:
     """Hits of everyone's ranking and of each labelling with each of its blends; learned from `before`.
 
     `labels` has shape (labellings, customers), -1 for customers without a segment; `weights` and `tilts` (labellings,
@@ -100,7 +102,7 @@ def asked(before: Orders, after: Orders, labels: Ints, weights: Floats, tilts: F
     """
     split = trial_of(before, after)
     learned, questions = _by_customer(split.learned), split.asked
-    place, order = _usable(questions, labels, learned.products)
+    place, order = _usable(questions, labels, learned.products, most)
     anchor, customer = questions.anchor[place], questions.customer[place]
     rows = np.lexsort((order, customer, anchor))
     line_order = np.repeat(np.arange(learned.count, dtype=np.int32), learned.sizes)
@@ -139,7 +141,7 @@ def _by_customer(orders: Orders) -> Orders:
     return Orders(starts, items, orders.customer[turn], orders.day[turn], orders.products)
 
 
-def _usable(questions: Queries, labels: Ints, products: int) -> tuple[Counts, Counts]:
+def _usable(questions: Queries, labels: Ints, products: int, most: int) -> tuple[Counts, Counts]:
     """The queries that are asked, and the later order of each; of drawn customers, where there are too many."""
     order = np.repeat(np.arange(len(questions.starts) - 1), np.diff(questions.starts))
     some = (labels >= 0).any(0)
@@ -147,7 +149,7 @@ def _usable(questions: Queries, labels: Ints, products: int) -> tuple[Counts, Co
     pairs = np.unique(questions.customer[mine] * np.int64(products) + questions.anchor[mine])
     sizes = np.bincount(pairs // max(products, 1), minlength=labels.shape[1])
     turn = np.random.default_rng(SEED).permutation(labels.shape[1])
-    some[turn] &= np.cumsum(sizes[turn]) - sizes[turn] < MOST_ASKED
+    some[turn] &= np.cumsum(sizes[turn]) - sizes[turn] < most
     place = np.flatnonzero(some[questions.customer])
     return place, order[place]
 
