@@ -157,6 +157,7 @@ def bundles() -> None:
     segments = _spark("segments", "segment_members", pinned)
     affinity = _spark("affinity", "affinity", pinned)
     embeddings = _spark("embeddings", "neighbours", pinned)
+    substitutes = _spark("substitutes", "substitutes", pinned)
     elasticity = _spark("elasticity", "elasticities", pinned)
     made = _spark("bundles", "bundles", pinned)
     pricing = _spark("pricing", "bundles", pinned)
@@ -172,6 +173,7 @@ def bundles() -> None:
         map_index_template="{{ task.application_args[-1] }}",
     ).expand(application_args=passed)
     segments >> affinity >> embeddings >> made >> pricing >> passed >> publish
+    segments >> substitutes >> made
     segments >> elasticity >> pricing
     segments >> evaluation >> passed
 

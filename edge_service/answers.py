@@ -11,8 +11,9 @@ class Evidence(msgspec.Struct, frozen=True):
     """Why these products are offered together."""
 
     orders_together: int
+    """0 where no orders speak for the bundle itself (`matched` is category, content or popular)."""
     confidence: float
-    """Share of the anchor's orders that hold the whole bundle."""
+    """Share of the anchor's orders that hold the whole bundle, counted or estimated."""
     lift: float
 
 
@@ -63,7 +64,7 @@ class BundlesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sku: str
     segment: str
     matched: str
-    """Where the first bundle's evidence comes from: segment, region, global; none without any."""
+    """Where the first bundle's evidence comes from: one of tandem.bundle.LEVELS; none without any."""
     release: str
     computed_at: str
     stock_as_of: str | None

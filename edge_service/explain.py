@@ -116,8 +116,8 @@ def _obstacle(moment: Moment, part: Component) -> str:
 
 def _text(currency: str, bundle: Bundle, listings: list[Listing], offer: Offer | None, reasons: list[Reason]) -> str:
     together = " + ".join(_named(part.sku, part.quantity) for part in (offer or bundle).components)
-    said = [f"{together}: in {bundle.orders_together} orders together, {bundle.lift:.1f} times what chance would give."]
-    if listings:
+    said = [f"{together}: {_evidence(bundle, listings)}."]
+    if listings and bundle.orders_together:
         first = listings[0]
         share = f"{first.confidence:.0%} of the orders with {first.anchor} hold all of it"
         said.append(f"{share} (evidence: {first.matched}, place {first.rank}).")
@@ -127,6 +127,21 @@ def _text(currency: str, bundle: Bundle, listings: list[Listing], offer: Offer |
         said.append(f"Alone {alone}, together {now}, saving {saving}.")
     said += [reason.detail if reason.detail.endswith(".") else f"{reason.detail}." for reason in reasons]
     return " ".join(said)
+
+
+WITHOUT_COUNTS = {
+    "category": "products of the same kind are bought with it",
+    "content": "similar products are bought with it",
+    "popular": "it is popular here",
+}
+"""What a level says of a companion where no orders speak for the bundle itself."""
+
+
+def _evidence(bundle: Bundle, listings: list[Listing]) -> str:
+    if bundle.orders_together:
+        return f"in {bundle.orders_together} orders together, {bundle.lift:.1f} times what chance would give"
+    why = WITHOUT_COUNTS.get(listings[0].matched) if listings else None
+    return f"a suggestion, {why}" if why else "a suggestion; too few orders speak for the bundle itself"
 
 
 def _named(sku: str, quantity: int) -> str:

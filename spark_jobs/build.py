@@ -8,7 +8,19 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from spark_jobs import affinity, bundles, delta, elasticity, embeddings, evaluation, events, pricing, segments
+from spark_jobs import (
+    affinity,
+    bundles,
+    cold,
+    delta,
+    elasticity,
+    embeddings,
+    evaluation,
+    events,
+    pricing,
+    segments,
+    substitutes,
+)
 from spark_jobs import publish as publishing
 from spark_jobs import session as sessions
 from spark_jobs.facts import Job
@@ -36,12 +48,16 @@ def _embeddings(job: Job) -> None:
     delta.replace_day(embeddings.neighbours(job), job.settings, "neighbours", job.as_of)
 
 
+def _substitutes(job: Job) -> None:
+    delta.replace_day(substitutes.substitutes(job), job.settings, "substitutes", job.as_of)
+
+
 def _elasticity(job: Job) -> None:
     delta.replace_day(elasticity.elasticities(job), job.settings, "elasticities", job.as_of)
 
 
 def _bundles(job: Job) -> None:
-    made, lists = bundles.bundles_and_lists(job)
+    made, lists = cold.completed(job, *bundles.bundles_and_lists(job))
     delta.replace_day(made, job.settings, "bundles", job.as_of)
     delta.replace_day(lists, job.settings, "bundle_sets", job.as_of)
 
@@ -59,6 +75,7 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "segments": _segments,
     "affinity": _affinity,
     "embeddings": _embeddings,
+    "substitutes": _substitutes,
     "elasticity": _elasticity,
     "bundles": _bundles,
     "pricing": _pricing,

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts, segments
+from spark_jobs import affinity, delta, facts, segments, substitutes
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cells
 from spark_jobs.kernels import sets as set_kernel
@@ -43,8 +43,8 @@ def bundles_and_lists(job: Job) -> tuple[DataFrame, DataFrame]:
 def candidates(job: Job, pairs: DataFrame) -> DataFrame:
     """Pairs of `pairs` (affinity) that sets may be made of, the best CANDIDATES an anchor, with their categories.
 
-    Both may be bundled, serve different needs (another category), go together more often than chance has it, and rest
-    on enough orders; where orders are fewer, the factors must agree that their buyers are alike.
+    Both may be bundled, serve different needs (another category, no substitutes), go together more often than chance
+    has it, and rest on enough orders; where orders are fewer, the factors must agree that their buyers are alike.
     """
     product = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"))
     alike = delta.read_day(job.spark, job.settings, "neighbours", job.as_of).where(~F.col("same_category"))
@@ -52,7 +52,8 @@ def candidates(job: Job, pairs: DataFrame) -> DataFrame:
         F.col("sku").alias("anchor"), F.col("neighbour").alias("companion"), F.lit(True).alias("agreed")
     )
     known = (
-        pairs.where(F.col("lift") > job.rules.pricing.min_lift)
+        substitutes.without(pairs, substitutes.of_day(job))
+        .where(F.col("lift") > job.rules.pricing.min_lift)
         .join(product.toDF("anchor", "anchor_category"), "anchor")
         .join(product.toDF("companion", "category"), "companion")
         .where((F.col("anchor_category") != F.col("category")) | (F.col("category") == ""))
@@ -308,7 +309,7 @@ def _parts(job: Job, listed: DataFrame) -> DataFrame:
         F.coalesce("substitutes", empty).alias("substitutes"),
     )
     return (
-        sku.join(substitutes(job), "sku", "left")
+        sku.join(substitutes.repairs(job), "sku", "left")
         .groupBy("bundle_id")
         .agg(F.array_sort(F.collect_list(component), _by_sku).alias("components"))
     )
@@ -316,22 +317,3 @@ def _parts(job: Job, listed: DataFrame) -> DataFrame:
 
 def _by_sku(left: Column, right: Column) -> Column:
     return F.when(left["sku"] < right["sku"], -1).when(left["sku"] > right["sku"], 1).otherwise(0)
-
-
-def substitutes(job: Job) -> DataFrame:
-    """For each product, the products of its category whose buyers are most alike: what repairs a bundle."""
-    alike = delta.read_day(job.spark, job.settings, "neighbours", job.as_of).where(
-        F.col("same_category") & (F.col("rank") <= job.rules.bundling.substitutes)
-    )
-    placed = F.array_sort(F.collect_list(F.struct("rank", "neighbour")))
-    return (
-        alike.groupBy("sku")
-        .agg(placed.alias("placed"))
-        .select(
-            "sku",
-            F.transform(
-                "placed",
-                lambda entry: F.struct(entry["neighbour"].alias("sku"), F.lit(None).cast("long").alias("floor_cents")),
-            ).alias("substitutes"),
-        )
-    )

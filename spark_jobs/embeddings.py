@@ -45,13 +45,9 @@ def _find(bought: pa.Table, products: pa.Table) -> pa.Table:
     place = pc.index_in(cell.skus, products["sku"].combine_chunks())
     usable = pc.is_valid(place).to_numpy(zero_copy_only=False) & (cell.item_counts >= MIN_ORDERS)
     kept = np.flatnonzero(usable)
-    number = np.full(len(cell.skus), -1, np.int32)
-    number[kept] = np.arange(len(kept))
     skus = cell.skus.take(pa.array(kept))
     category = cells.codes(products["category"].take(place.take(pa.array(kept))))[0]
-    owner = np.repeat(cell.order_customer, np.diff(cell.order_starts))
-    item = number[cell.order_items]
-    vectors = factors(owner[item >= 0], item[item >= 0], int(cell.order_customer.max(initial=0)) + 1, len(kept))
+    vectors = of_cell(cell, usable)[kept]
     parts = list(nearest(vectors, category, alike=ALIKE, others=OTHERS))
     left, right, similarity, same, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
     return pa.table(
@@ -63,6 +59,19 @@ def _find(bought: pa.Table, products: pa.Table) -> pa.Table:
             "rank": rank.astype(np.int32),
         }
     )
+
+
+def of_cell(cell: cells.Cell, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Unit vectors of a cell's `kept` items, shape (items, FACTORS); zeros for the others."""
+    number = np.full(len(kept), -1, np.int32)
+    number[kept] = np.arange(int(kept.sum()), dtype=np.int32)
+    owner = np.repeat(cell.order_customer, np.diff(cell.order_starts))
+    item = number[cell.order_items]
+    vectors = np.zeros((len(kept), FACTORS), np.float32)
+    if kept.any():
+        owners = int(cell.order_customer.max(initial=0)) + 1
+        vectors[kept] = factors(owner[item >= 0], item[item >= 0], owners, int(kept.sum()))
+    return vectors
 
 
 def factors(owner: Ints, item: Ints, owners: int, items: int) -> NDArray[np.float32]:

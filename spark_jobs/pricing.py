@@ -107,6 +107,8 @@ def _parts(job: Job, exploded: DataFrame) -> DataFrame:
 def _discounted(job: Job, known: DataFrame) -> DataFrame:
     """discount = what is wanted, cut to what the floors leave, in steps, where every component has a price.
 
+    Nothing is taken off where no orders speak for the set itself (`spark_jobs.cold`).
+
     Wanted is `max_discount_bps` · HALF_AT_LIFT / (HALF_AT_LIFT + lift): what sells together anyway is recommended, not
     discounted.
     """
@@ -114,7 +116,8 @@ def _discounted(job: Job, known: DataFrame) -> DataFrame:
     room = F.try_divide((F.col("price_cents") - F.col("floor_cents")) * BPS, F.col("price_cents"))
     whole = F.col("known") == F.size("components")
     discount = (F.floor(F.greatest(F.least(wanted, room), F.lit(0)) / STEP_BPS) * STEP_BPS).cast("int")
-    discount_bps = F.when(whole, F.coalesce(discount, F.lit(0))).otherwise(0)
+    counted = F.col("evidence.orders_together") > 0
+    discount_bps = F.when(whole & counted, F.coalesce(discount, F.lit(0))).otherwise(0)
     offered = F.col("price_cents") * (BPS - F.col("discount_bps")) / BPS
     return (
         known.withColumn("discount_bps", discount_bps)

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 import msgspec
 
 ID_LENGTH = 16
+LEVELS = ("segment", "region", "global", "category", "content", "popular")
+"""Where evidence may come from, the most telling first: orders of the segment, of the region, of all regions; of the
+most alike products, if all are of the same category or not; of everything in the region."""
 
 
 class Substitute(msgspec.Struct, frozen=True, array_like=True):
@@ -53,7 +56,7 @@ class Listed(msgspec.Struct, frozen=True, array_like=True):
     confidence: float
     """Share of the anchor's orders that hold the whole bundle."""
     matched: str
-    """Where the evidence comes from: segment, region or global."""
+    """Where the evidence comes from: one of LEVELS."""
     own: Story | None = None
 
     def tell(self, bundle: Bundle) -> Bundle:

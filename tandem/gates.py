@@ -24,7 +24,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_orphan_share: Ratio = 0.0
     """Bundles with a component that the catalogue does not hold or that is not active."""
     max_unpriced_share: Ratio = 0.2
-    """Bundles with a component that has no price."""
+    """Bundles that orders speak for, with a component that has no price."""
     max_below_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bundles whose discount would take a component below its floor."""
     max_below_k: Annotated[int, msgspec.Meta(ge=0)] = 0

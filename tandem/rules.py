@@ -50,6 +50,13 @@ class Bundling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     exclude_skus: list[str] = []
 
 
+class Cold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answers for products that no counts speak for."""
+
+    per_anchor: Annotated[int, msgspec.Meta(ge=1, le=20)] = 4
+    """Bundles for each of them."""
+
+
 class Pricing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How deep a discount goes. All shares in basis points."""
 
@@ -67,6 +74,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     learning: Learning = Learning()
     bundling: Bundling = Bundling()
+    cold: Cold = Cold()
     pricing: Pricing = Pricing()
 
 

@@ -92,11 +92,13 @@ def _prepare(connection: Any, as_of: date) -> None:
         CREATE TEMP TABLE hits AS
             SELECT as_of, region, value FROM evaluations WHERE segment = '*' AND metric = '{SHIPPED}';
         CREATE TEMP TABLE parts AS
-            SELECT number, built.region, part.sku AS sku, part.quantity AS quantity, part.floor_cents AS floor_cents,
+            SELECT number, built.region, counted,
+                   part.sku AS sku, part.quantity AS quantity, part.floor_cents AS floor_cents,
                    coalesce(products.active, false) AS active, unit_cost_cents, minimum_advertised_price_cents,
                    products.currency IS NOT DISTINCT FROM prices.currency AS same_currency,
                    list_price_cents, coalesce(sale_price_cents, list_price_cents) AS price_cents
-            FROM (SELECT number, region, unnest(components) AS part FROM built) AS built
+            FROM (SELECT number, region, evidence.orders_together > 0 AS counted, unnest(components) AS part FROM built)
+                AS built
             LEFT JOIN products ON products.sku = part.sku
             LEFT JOIN prices ON prices.region = built.region AND prices.sku = part.sku;
     """)
@@ -109,7 +111,7 @@ def _measure_region(
     anchors, lists = connection.sql(f"SELECT count(DISTINCT anchor), count(*) FROM lists WHERE {here}").fetchall()[0]
     bundles = connection.sql(f"SELECT count(*) FROM built WHERE {here}").fetchall()[0][0]
     orphans, orphan_examples = _bundles_where(connection, here, "NOT active")
-    unpriced, unpriced_examples = _bundles_where(connection, here, "price_cents IS NULL")
+    unpriced, unpriced_examples = _bundles_where(connection, here, "price_cents IS NULL AND counted")
     below_floor = _below_floor(connection, here, pricing)
     below_k = connection.sql(f"""
         SELECT bundle_id || ' with ' || evidence.customers_together FROM built

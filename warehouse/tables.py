@@ -336,13 +336,45 @@ ELASTICITIES = Table(
     constraints={"ordered": "low <= elasticity AND elasticity <= high"},
 )
 
+SUBSTITUTES = Table(
+    name="substitutes",
+    grain="as_of × product × substitute",
+    columns=(
+        _AS_OF,
+        _SKU,
+        Column("substitute", "string", "Product of the same need that may stand in (SKU)"),
+        Column("similarity", "double", "Cosine of what is written of the two: title, brand, category, price; 0 to 1"),
+        Column("swaps", "long", "Orders with the substitute whose customer had taken the product last time"),
+        Column("customers", "long", "Distinct customers who swapped; swaps of fewer than k of them count as none"),
+        Column("together", "long", "Orders that hold both"),
+        Column("expected", "double", "Orders that would hold both, had each customer's purchases fallen by chance"),
+        Column("apart", "boolean", "Rarely in one order (together <= expected): never a companion"),
+        Column("score", "double", "Share of the product's replacements that it is thought to be, 0 to 1"),
+        Column("rank", "integer", "Place by score, from 1"),
+    ),
+    partitions=("as_of",),
+    constraints={"rank_from_one": "rank >= 1"},
+)
+
 _EVIDENCE = Struct(
     (
-        Column("matched", "string", "Level that supports it: segment, region or global"),
-        Column("basis", "string", "counts, or factors where counts are thin and the factor model agrees"),
-        Column("orders_together", "long", "Orders at that level that hold all components"),
-        Column("customers_together", "long", "Distinct customers of those orders; at least the region's k"),
-        Column("lift", "double", "Orders together over what independent purchase would give, at that level"),
+        Column("matched", "string", "Level that supports it: segment, region, global; category, content or popular"),
+        Column("basis", "string", "counts; factors where counts are thin and the factor model agrees; else the level"),
+        Column(
+            "orders_together",
+            "long",
+            "Orders at that level that hold all components; 0 where other products or popularity answer",
+        ),
+        Column(
+            "customers_together",
+            "long",
+            "Distinct customers of those orders, or of the companion at that level; at least k",
+        ),
+        Column(
+            "lift",
+            "double",
+            "Orders together over what chance would give, at that level; an estimate where orders are 0",
+        ),
     )
 )
 
@@ -410,8 +442,16 @@ BUNDLE_SETS = Table(
                 Struct(
                     (
                         Column("bundle_id", "string", "A bundle of this as_of, region and segment"),
-                        Column("confidence", "double", "Share of the anchor's orders that hold the whole bundle"),
-                        Column("matched", "string", "Level of the evidence: segment, region or global"),
+                        Column(
+                            "confidence",
+                            "double",
+                            "Share of the anchor's orders that hold the whole bundle, counted or estimated",
+                        ),
+                        Column(
+                            "matched",
+                            "string",
+                            "Level of the evidence: segment, region, global; category, content or popular",
+                        ),
                     )
                 )
             ),
@@ -512,6 +552,7 @@ TABLES: dict[str, Table] = {
         SEGMENT_DECISIONS,
         AFFINITY,
         NEIGHBOURS,
+        SUBSTITUTES,
         ELASTICITIES,
         BUNDLES,
         BUNDLE_SETS,

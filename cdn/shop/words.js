@@ -45,6 +45,7 @@ const oneDigit = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 0 });
 
 export function together(evidence) {
+  if (!evidence.orders_together) return "A suggestion: too few orders so far to say";
   const orders = `Bought together in ${whole.format(evidence.orders_together)} ${evidence.orders_together === 1 ? "order" : "orders"}`;
   return evidence.lift > 1 ? `${orders}, ${oneDigit.format(evidence.lift)} times more than by chance` : orders;
 }
@@ -53,6 +54,13 @@ export function share(confidence) {
   return confidence < 0.005 ? "" : `${percent.format(confidence)} of those who take it take all of this`;
 }
 
-export const LEVELS = { segment: "Among people in this segment", region: "In this region", global: "Everywhere" };
+export const LEVELS = {
+  segment: "Among people in this segment",
+  region: "In this region",
+  global: "Everywhere",
+  category: "Bought with products of this kind",
+  content: "Bought with similar products",
+  popular: "Popular in this region",
+};
 
 export const sold = (count) => (count === 1 ? "Only 1 left" : count < 6 ? `Only ${count} left` : `${whole.format(count)} can be sold now`);

@@ -43,7 +43,7 @@ def cell(customer: pa.ChunkedArray, skus: pa.ChunkedArray) -> Cell:
     """A cell from one row per order, in any order: its customer (may be null) and its list of distinct products."""
     lists = skus.combine_chunks() if isinstance(skus, pa.ChunkedArray) else skus
     item_codes, item_keys = codes(lists.flatten())
-    owner = _owners(customer.combine_chunks() if isinstance(customer, pa.ChunkedArray) else customer)
+    owner = owners(customer.combine_chunks() if isinstance(customer, pa.ChunkedArray) else customer)
     by_customer = np.argsort(owner, kind="stable")
     place = np.empty_like(by_customer)
     place[by_customer] = np.arange(len(by_customer))
@@ -61,7 +61,7 @@ def cell(customer: pa.ChunkedArray, skus: pa.ChunkedArray) -> Cell:
     )
 
 
-def _owners(customer: pa.Array) -> Ints:
+def owners(customer: pa.Array) -> Ints:
     """A number per customer; each null has one of its own."""
     unknown = customer.is_null().to_numpy(zero_copy_only=False)
     owner = np.empty(len(customer), np.int32)

@@ -29,6 +29,7 @@ def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
             "segment_members",
             "affinity",
             "neighbours",
+            "substitutes",
             "bundles",
             "bundle_sets",
             "evaluations",
@@ -123,7 +124,7 @@ def test_a_build_finds_what_is_bought_together_and_says_so_in_exact_numbers(spar
         assert sorted(map(str, rows(built, f"SELECT * FROM {name}"))) == before[name], name
 
 
-TABLES = ("segment_members", "affinity", "neighbours", "bundles", "bundle_sets", "evaluations")
+TABLES = ("segment_members", "affinity", "neighbours", "substitutes", "bundles", "bundle_sets", "evaluations")
 
 
 def test_floors_come_from_cost_and_minimum_price_or_from_the_assumed_margin(built: Settings):

@@ -18,7 +18,7 @@ from warehouse import lake
 
 pytestmark = [pytest.mark.spark, pytest.mark.e2e]
 
-RESULTS = ("segment_members", "affinity", "neighbours", "bundles", "bundle_sets", "evaluations")
+RESULTS = ("segment_members", "affinity", "neighbours", "substitutes", "bundles", "bundle_sets", "evaluations")
 TANDEM = str(Path(sysconfig.get_path("scripts")) / "tandem")
 
 
