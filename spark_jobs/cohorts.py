@@ -6,14 +6,14 @@ Counting customers' purchases and assigning customers to centres is Spark's; the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from spark_jobs import delta, facts
@@ -21,19 +21,19 @@ from spark_jobs.facts import Job
 from spark_jobs.kernels import cohorts as kernel
 from spark_jobs.kernels.cells import codes
 from spark_jobs.kernels.protocol import LEARNED_SHARE
-from tandem.segments import EVERYONE
+from tandem import segments as segments_file
 
 MOST_FITTED = 20_000
 """Customers that centres are learned from, drawn by a hash of their id; all are assigned."""
 TITLE_PARTS = 3
 NAME_LEVEL = 2
 """The level of categories that names are made of, where a category has so many."""
+MOVED = 1.0
+"""How far a centre may have moved between slices: the next one's goes on from it, so it is likely the same."""
 SLICES = ("tuned", "judged", "whole")
 """Learned from the days before the first cut, before the second, and from all: see `cuts`."""
 FITTED = "slice int, cohort int, feature string, centre double, customers long"
 ASSIGNED = "customer_id string, tuned string, judged string, whole string"
-
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -143,26 +143,31 @@ def learn(job: Job, bought: DataFrame) -> Learned:
     models = {name: _model([row for row in found if row.slice == number]) for number, name in enumerate(SLICES)}
     taken = [*job.segments.names]
     described = _labels(job, models["whole"].features)
-    whole = _named(models["whole"], earlier, [label for label, _ in described], taken)
+    whole = _named(models["whole"], earlier.get("whole", _model([])), [label for label, _ in described], taken)
     models = {name: whole if name == "whole" else _renamed(model, whole) for name, model in models.items()}
     return Learned(models, predecessor, _titles(whole, [title for _, title in described]))
 
 
-def _earlier(job: Job) -> tuple[date | None, Model]:
-    """The build to go on from, and its model: what a rerun went on from before, else the newest earlier one."""
+def _earlier(job: Job) -> tuple[date | None, dict[str, Model]]:
+    """The build to go on from, and its models: what a rerun went on from before, else the newest earlier one."""
     stored = delta.read(job.spark, job.settings, "segment_models")
     again = stored.where((F.col("as_of") == F.lit(job.as_of)) & (F.col("inputs") == _inputs(job))).first()
     newest = stored.where(F.col("as_of") < F.lit(job.as_of)).agg(F.max("as_of"))
     day = again.predecessor if again else newest.first()[0]
     if day is None:
-        return None, _model([])
+        return None, {}
     rows = stored.where(F.col("as_of") == F.lit(day)).collect()
+    return day, {name: _stored([row for row in rows if row.slice == name]) for name in SLICES}
+
+
+def _stored(rows: Sequence[Row]) -> Model:
+    """A model from its rows of segment_models, in any order."""
     names = sorted({row.segment for row in rows})
     kept = sorted({row.feature for row in rows})
     centres = np.zeros((len(names), len(kept)))
     for row in rows:
         centres[names.index(row.segment), kept.index(row.feature)] = row.centre
-    return day, Model(names, kept, centres, [0] * len(names))
+    return Model(names, kept, centres, [0] * len(names))
 
 
 def _inputs(job: Job) -> str:
@@ -171,23 +176,44 @@ def _inputs(job: Job) -> str:
     return json.dumps({**job.inputs, **learned, **window}, sort_keys=True)
 
 
-def _fitter(job: Job, earlier: Model) -> Callable[[pa.Table], pa.Table]:
+def _fitter(job: Job, earlier: Mapping[str, Model]) -> Callable[[pa.Table], pa.Table]:
     learned = job.segments.learned
+    usable = all(len(earlier[name].names) >= 2 for name in SLICES) if earlier else False
+    earlier = earlier if usable and len(earlier["whole"].names) == learned.count else {}
 
     def fit(drawn: pa.Table) -> pa.Table:
         drawn = drawn.sort_by("customer_id")
-        parts = []
-        for number, name in enumerate(SLICES):
-            matrix, kept = _matrix(drawn, name)
-            points = kernel.points(matrix)
-            points = points[points.any(1)]
-            start = earlier.among(kept) if name == "whole" and earlier.names else None
-            centres = kernel.fit(points, learned.count, smallest=learned.min_customers, start=start)
-            nearest = kernel.distances(points, centres).argmin(1) if len(centres) else np.empty(0, np.int64)
-            parts.append(_fitted(number, centres, kept, np.bincount(nearest, minlength=len(centres))))
-        return pa.concat_tables(parts)
+        held = [_matrix(drawn, name) for name in SLICES]
+        points = [kernel.points(matrix) for matrix, _ in held]
+        slices = [(here[here.any(1)], kept) for here, (_, kept) in zip(points, held, strict=True)]
+        on, worth = _chain(slices, learned, earlier)
+        fresh, least = _chain(slices, learned, {})
+        chosen = on if worth * kernel.BETTER <= least else fresh
+        return pa.concat_tables([_fitted(n, each) for n, each in enumerate(zip(chosen, slices, strict=True))])
 
     return fit
+
+
+def _chain(
+    slices: Sequence[tuple[kernel.Floats, list[str]]], learned: segments_file.Learned, earlier: Mapping[str, Model]
+) -> tuple[list[kernel.Floats], float]:
+    """Centres of each slice, and the inertia of the last; nothing where `earlier` is another count of segments.
+
+    Each starts from the same slice of the earlier build, or from the slice before it: a slice never knows of days after
+    its own, and the segments of one are those of the next.
+    """
+    found: list[kernel.Floats] = []
+    least = np.inf
+    for number, (points, kept) in enumerate(slices):
+        start = None
+        if earlier:
+            start = earlier[SLICES[number]].among(kept)
+        elif number and len(found[-1]):
+            before = slices[number - 1][1]
+            start = Model([""] * len(found[-1]), before, found[-1], [0] * len(found[-1])).among(kept)
+        centres, least = kernel.fit(points, learned.count, smallest=learned.min_customers, start=start)
+        found.append(centres)
+    return found, least
 
 
 def _matrix(drawn: pa.Table, name: str, kept: Sequence[str] | None = None) -> tuple[kernel.Floats, list[str]]:
@@ -207,8 +233,12 @@ def _matrix(drawn: pa.Table, name: str, kept: Sequence[str] | None = None) -> tu
     return found, list(kept)
 
 
-def _fitted(number: int, centres: kernel.Floats, kept: Sequence[str], sizes: np.ndarray) -> pa.Table:
+def _fitted(number: int, fitted: tuple[kernel.Floats, tuple[kernel.Floats, list[str]]]) -> pa.Table:
+    """Rows of FITTED of one slice: its centres, its points and its features."""
+    centres, (points, kept) = fitted
     cohorts, width = centres.shape
+    nearest = kernel.distances(points, centres).argmin(1) if cohorts else np.empty(0, np.int64)
+    sizes = np.bincount(nearest, minlength=cohorts)
     columns = [
         pa.array(np.full(cohorts * width, number, np.int32)),
         pa.array(np.repeat(np.arange(cohorts, dtype=np.int32), width)),
@@ -219,15 +249,15 @@ def _fitted(number: int, centres: kernel.Floats, kept: Sequence[str], sizes: np.
     return pa.table(columns, names=delta.names(FITTED))
 
 
-def _model(rows: Sequence[object]) -> Model:
+def _model(rows: Sequence[Row]) -> Model:
     """A model without names from rows of FITTED, in any order."""
-    kept = sorted({row.feature for row in rows})  # type: ignore[attr-defined]
-    count = len({row.cohort for row in rows})  # type: ignore[attr-defined]
+    kept = sorted({row.feature for row in rows})
+    count = len({row.cohort for row in rows})
     centres, sizes = np.zeros((count, len(kept))), [0] * count
     place = {feature: number for number, feature in enumerate(kept)}
     for row in rows:
-        centres[row.cohort, place[row.feature]] = row.centre  # type: ignore[attr-defined]
-        sizes[row.cohort] = row.customers  # type: ignore[attr-defined]
+        centres[row.cohort, place[row.feature]] = row.centre
+        sizes[row.cohort] = row.customers
     return Model([""] * count, kept, centres, sizes)
 
 
@@ -260,7 +290,7 @@ def _named(model: Model, earlier: Model, labels: Sequence[str], taken: Sequence[
 def _renamed(model: Model, whole: Model) -> Model:
     """`model` of an earlier slice with the names of the whole window's centres that its centres are."""
     together = sorted({*model.features, *whole.features})
-    same = kernel.match(model.among(together), whole.among(together))
+    same = kernel.match(model.among(together), whole.among(together), MOVED)
     names = [whole.names[number] if number >= 0 else "" for number in same]
     return Model(names, model.features, model.centres, model.customers)
 
@@ -316,11 +346,13 @@ def _assigner(learned: Learned, stickiness: float) -> Callable[[Iterator[pa.Reco
 
 def rows(job: Job, learned: Learned) -> DataFrame:
     """The segment_models table of the day."""
-    model = learned.models["whole"]
+    stamp = (learned.predecessor, _inputs(job))
     made = [
-        (job.as_of, name, learned.titles[name], feature, float(value), int(size), learned.predecessor, _inputs(job))
+        (job.as_of, name, which, learned.titles[name], feature, float(value), int(size), *stamp)
+        for which, model in learned.models.items()
         for name, centre, size in zip(model.names, model.centres, model.customers, strict=True)
         for feature, value in zip(model.features, centre, strict=True)
+        if name
     ]
     return job.spark.createDataFrame(made, delta.schema(delta.TABLES["segment_models"]))
 
@@ -328,8 +360,3 @@ def rows(job: Job, learned: Learned) -> DataFrame:
 def nothing() -> Learned:
     """Where no segments are learned."""
     return Learned({name: _model([]) for name in SLICES}, None, {})
-
-
-def of_everyone(segment: Column) -> Column:
-    """`segment`, or everyone's."""
-    return F.coalesce(segment, F.lit(EVERYONE))

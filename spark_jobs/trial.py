@@ -42,7 +42,22 @@ MOST_TUNED = 12_000
 ASKED = """region string, judged boolean, kind string, segment string, customer string, queries long, everyone long,
 mine long, shuffled long, weight double, tilt double"""
 MEASURES = ("hit_everyone", "hit_segment", "hit_placebo", "gain", "placebo_gain")
-METRICS = dict(zip(MEASURES, ("hit@5_everyone", "hit@5_segment", "hit@5_placebo", "gain", "placebo_gain"), strict=True))
+EACH = dict(
+    zip(
+        MEASURES,
+        ("hit@5/global", "hit@5/segment", "hit@5/placebo", "segment_gain/global", "segment_gain/placebo"),
+        strict=True,
+    )
+)
+"""Metrics of a segment."""
+TOGETHER = {
+    "hit_everyone": "own_left_out_hit@5_global",
+    "hit_segment": "own_left_out_hit@5_segment",
+    "hit_placebo": "own_left_out_hit@5_placebo",
+    "gain": "gain",
+    "placebo_gain": "placebo_gain",
+}
+"""Metrics of all segments of a kind."""
 DECIDED = ", ".join(
     [
         "region string, segment string, kind string, customers long, queries long",
@@ -323,15 +338,29 @@ def _wanted(job: Job, learned: Learned) -> DataFrame:
 
 
 def measures(rows: Sequence[Row]) -> list[Measure]:
-    """Rows of segment_decisions as measures: hit@5 of each list, gains by segment, and which are published."""
+    """Rows of segment_decisions as measures.
+
+    Of each segment, all regions together: `hit@5/segment`, `/global`, `/placebo`, `segment_gain/global`, `/placebo`,
+    and `published/segment`, the share of regions that publish it. Of all segments of a kind, by region: the same as
+    `own_left_out_hit@5_…/KIND`, since they are not those of the other rankings' protocol, and `gain/KIND`,
+    `placebo_gain/KIND`; the kind `policy` is what publishing by evidence is worth on days later than the evidence.
+    """
+    asked = [row for row in rows if row.queries]
     found = []
-    for row in rows:
-        if not row.queries:
-            continue
-        for name, metric in METRICS.items():
-            value = (row[name], row[f"{name}_low"], row[f"{name}_high"])
-            found.append(Measure(row.region, row.segment, f"{metric}/{row.kind}", *value, row.queries))
-        if row.segment != ALL:
-            shown = float(row.published)
-            found.append(Measure(row.region, row.segment, f"published/{row.kind}", shown, shown, shown, row.queries))
+    for row in (row for row in asked if row.segment != ALL and row.region == ALL):
+        found += [_measure(row, name, metric) for name, metric in EACH.items()]
+        shown = [other.published for other in rows if _same(other, row) and other.region != ALL]
+        share = sum(shown) / max(len(shown), 1)
+        found.append(Measure(ALL, row.segment, "published/segment", share, share, share, row.queries))
+    for row in (row for row in asked if row.segment == ALL):
+        found += [_measure(row, name, f"{metric}/{row.kind}") for name, metric in TOGETHER.items()]
     return found
+
+
+def _same(row: Row, other: Row) -> bool:
+    return (row.segment, row.kind) == (other.segment, other.kind)
+
+
+def _measure(row: Row, name: str, metric: str) -> Measure:
+    values = (row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return Measure(row.region, row.segment, metric, *values, row.queries)

@@ -214,10 +214,11 @@ SEGMENT_MEMBERS = Table(
 
 SEGMENT_MODELS = Table(
     name="segment_models",
-    grain="as_of × learned segment × feature",
+    grain="as_of × learned segment × slice × feature",
     columns=(
         _AS_OF,
         Column("segment", "string", "The segment's name, kept from build to build"),
+        Column("slice", "string", "Learned from: whole, the window; judged and tuned, its first 80 and 64 % of days"),
         Column("title", "string", "What its customers buy more of than others, most telling first"),
         Column("feature", "string", "Product (SKU) or category that customers are compared by"),
         Column("centre", "double", "Mean over the segment's customers of the square root of the feature's share"),

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 STARTS, ROUNDS, SEED = 4, 60, 17
 BETTER = 0.98
-"""A fresh start replaces the earlier build's centres only below this share of their inertia: stability first."""
+"""Fresh centres replace those that go on from the earlier build only below this share of their inertia."""
 SAME = 0.5
 """A centre is the earlier one if it moved by less than this share of the way to the nearest other earlier centre."""
 NAME_LENGTH = 32
@@ -41,26 +41,20 @@ def distances(points: Floats, centres: Floats) -> Floats:
     return np.maximum((points**2).sum(1)[:, None] - 2 * cross + (centres**2).sum(1), 0.0)
 
 
-def fit(points: Floats, count: int, *, smallest: int, start: Floats | None = None) -> Floats:
-    """At most `count` centres of `points`, each with at least `smallest` points; none where not even two can be.
+def fit(points: Floats, count: int, *, smallest: int, start: Floats | None = None) -> tuple[Floats, float]:
+    """At most `count` centres of `points`, each with at least `smallest` points, and their inertia.
 
-    From `start` (an earlier build's centres in the same features, or None) and from STARTS fresh starts. The same
-    points in the same order give the same centres.
+    From `start` (centres of earlier days in the same features), else the best of STARTS fresh starts. There are none,
+    and the inertia is infinite, where not even two can be. The same points in the same order give the same centres.
     """
+    nothing = np.empty((0, points.shape[1])), np.inf
     count = min(count, len(points) // max(smallest, 1))
     if count < 2:
-        return np.empty((0, points.shape[1]))
+        return nothing
     draws = np.random.default_rng(SEED)
-    best, least = np.empty((0, points.shape[1])), np.inf
-    for _ in range(STARTS):
-        centres, inertia = _lloyd(points, _spread(points, count, draws), smallest)
-        if inertia < least:
-            best, least = centres, inertia
-    if start is not None and len(start) == count:
-        centres, inertia = _lloyd(points, start, smallest)
-        if len(centres) == count and inertia * BETTER <= least:
-            return centres
-    return best
+    starts = [start] if start is not None else [_spread(points, count, draws) for _ in range(STARTS)]
+    found = [_lloyd(points, each, smallest) for each in starts if len(each)]
+    return min(found, key=lambda fitted: fitted[1]) if found else nothing
 
 
 def _spread(points: Floats, count: int, draws: np.random.Generator) -> Floats:
@@ -113,8 +107,11 @@ def assign(points: Floats, centres: Floats, before: Ints, stickiness: float) -> 
     return np.where(points.any(1), found, -1).astype(np.int32)
 
 
-def match(centres: Floats, earlier: Floats) -> Ints:
-    """The earlier centre that each centre is, shape (centres); -1 for one that is new. Both in the same features."""
+def match(centres: Floats, earlier: Floats, moved: float = SAME) -> Ints:
+    """The earlier centre that each centre is, shape (centres); -1 for one that is new. Both in the same features.
+
+    `moved`: how far it may have moved, as a share of the way to the nearest other earlier centre.
+    """
     found = np.full(len(centres), -1, np.int32)
     if not len(centres) or not len(earlier):
         return found
@@ -123,7 +120,7 @@ def match(centres: Floats, earlier: Floats) -> Ints:
     apart = np.sqrt(distances(earlier, earlier))
     np.fill_diagonal(apart, np.inf)
     near = apart.min(1) if len(earlier) > 1 else np.array([np.sqrt((earlier**2).sum())])
-    same = away[rows, columns] <= SAME * near[columns]
+    same = away[rows, columns] <= moved * near[columns]
     found[rows[same]] = columns[same]
     return found
 

@@ -38,7 +38,7 @@ QUARTERS = (0, 1, 2, 3, 4)
 """g to choose from, in quarters: powers of a quarter are two square roots."""
 CANDIDATES = 60
 """Companions of everyone's ranking that a segment's chooses its first five from."""
-MOST_ASKED = 40_000
+MOST_ASKED = 25_000
 """Different (anchor, customer) asked at most where nothing else is said; beyond, customers are drawn."""
 BORROWED = 2000
 """Queries of all segments together that count beside a segment's own where its blend is chosen."""

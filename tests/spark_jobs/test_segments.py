@@ -65,7 +65,7 @@ def gains(labels: Any, rows: list[tuple[int, int, list[int]]]) -> tuple[float, f
 def test_planted_tastes_are_found_and_help_and_a_placebo_does_not():
     rows = list(baskets(planted=True))
     points = cohorts.points(bought([row for row in rows if row[1] < 48]))
-    centres = cohorts.fit(points, TASTES, smallest=20)
+    centres, _ = cohorts.fit(points, TASTES, smallest=20)
     found = cohorts.assign(points, centres, np.full(CUSTOMERS, -1, np.int32), 0.0)
     assert all(len(set(found[taste::TASTES])) == 1 for taste in range(TASTES))
     assert len(set(found)) == TASTES
@@ -88,17 +88,17 @@ def test_a_customers_own_orders_are_taken_off_what_answers_them():
 
 def test_the_same_customers_give_the_same_centres_and_too_few_give_none():
     points = cohorts.points(bought(list(baskets(planted=True))))
-    first, again = (cohorts.fit(points, 5, smallest=20) for _ in range(2))
+    first, again = (cohorts.fit(points, 5, smallest=20)[0] for _ in range(2))
     assert np.array_equal(first, again)
-    assert len(cohorts.fit(points, 5, smallest=CUSTOMERS)) == 0
+    assert len(cohorts.fit(points, 5, smallest=CUSTOMERS)[0]) == 0
     nearest = cohorts.distances(points, first).argmin(1)
     assert np.bincount(nearest).min() >= 20
 
 
 def test_centres_keep_their_names_in_another_order_and_with_more_days():
     rows = list(baskets(planted=True))
-    before = cohorts.fit(cohorts.points(bought([row for row in rows if row[1] < 55])), TASTES, smallest=20)
-    after = cohorts.fit(cohorts.points(bought(rows)), TASTES, smallest=20, start=before[::-1])
+    before, _ = cohorts.fit(cohorts.points(bought([row for row in rows if row[1] < 55])), TASTES, smallest=20)
+    after, _ = cohorts.fit(cohorts.points(bought(rows)), TASTES, smallest=20, start=before[::-1])
     assert cohorts.match(after, before).tolist() == [2, 1, 0]
     labels = [f"taste {sku // STAPLES}" if sku < TASTES * STAPLES else "odd" for sku in range(before.shape[1])]
     named = cohorts.names(before, labels)
@@ -243,6 +243,7 @@ def test_a_build_publishes_the_segments_that_help_and_keeps_names_and_members(
     earlier = table(tastes, "segment_members", DAY - dt.timedelta(days=3))
     assert {row["customer_id"]: row["segment"] for row in earlier} == members
     models = table(tastes, "segment_models")
+    assert {(row["segment"], row["slice"]) for row in models} >= {("taste-0", "tuned"), ("taste-2", "judged")}
     assert {row["predecessor"] for row in models} == {DAY - dt.timedelta(days=3)}
     # They help and are published; a predicate at random is not, but where it is forced.
     decided = {(row["region"], row["segment"], row["kind"]): row for row in table(tastes, "segment_decisions")}
@@ -258,8 +259,10 @@ def test_a_build_publishes_the_segments_that_help_and_keeps_names_and_members(
     job = job_of(tastes)
     assert {row.segment for row in segments.published(job).collect()} == {"taste-0", "taste-1", "taste-2", "wanted"}
     metrics = {(row.segment, row.metric): row for row in segments.evaluated(job)}
-    assert metrics["taste-0", "gain/learned"].low > 0
-    assert metrics["odd-numbers", "published/predicate"].value == 0
+    assert metrics["taste-0", "segment_gain/placebo"].low > 0
+    assert metrics["taste-0", "published/segment"].value == 1
+    assert metrics["odd-numbers", "published/segment"].value == 0
+    assert metrics["*", "gain/policy"].low > 0
     # A rerun is the same to the last digit, though a later build's rows lie beside its own.
     before = {name: table(tastes, name) for name in ("segment_members", "segment_models", "segment_decisions")}
     build.run_job(spark, tastes, "segments", DAY)
