@@ -12,6 +12,7 @@ With 3 million orders of 9 products it stays below 2 GB; more counters (more cor
 from __future__ import annotations
 
 import pickle
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -55,6 +56,11 @@ Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 LEVELS = ("segment", "region", "global")
 PACKED = "block int, part binary"
 COUNTED = "counted binary"
+PAIRS = "region string, segment string, anchor string, companion string, orders_both int, customers_both int, rank int"
+GIVEN = 1_000_000
+"""Rows that a counter gives at once."""
+Found = tuple[kernel_baskets.Baskets, lines.Cells, np.ndarray, lines.LeftOut]
+"""Baskets, the cells of their levels, rows of `pairs.FOUND`, and what caps left out."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,16 @@ class Counted:
     written: list[Written]
     rows: int
     left_out: lines.LeftOut
+    peak_bytes: int
+    """The most memory that the worker's process has had."""
 
 
-def write(job: Job) -> Counted | None:
+def write(job: Job, levels: tuple[str, ...] = LEVELS) -> Counted | None:
     """Replace the day's rows of the affinity table: the `top` companions of every anchor, of those with k customers.
 
     Gives what was counted and what the caps of `[learning]` left out (also kept with the commit); None: no orders.
     """
-    done = counted(job)
+    done = counted(job, levels)
     files = [file for each in done for file in each.written]
     left_out = done[0].left_out if done else None
     parquet_files.replace_day(
@@ -81,21 +89,31 @@ def write(job: Job) -> Counted | None:
         return None
     if left_out.large_orders or left_out.popular_items:
         print(_told(job, left_out))  # noqa: T201 - a job's log is its output
-    return Counted(files, sum(each.rows for each in done), left_out)
+    return Counted(files, sum(each.rows for each in done), left_out, max(each.peak_bytes for each in done))
 
 
 def counted(job: Job, levels: tuple[str, ...] = LEVELS) -> list[Counted]:
     """Count all orders of the window and write the rows of `levels` as files that no commit names yet."""
+    found = _blocks(job, levels, _writer, COUNTED)
+    return [pickle.loads(row.counted) for row in found.collect()] if found is not None else []  # noqa: S301 - a row a counter, ours
+
+
+def companions(job: Job, levels: tuple[str, ...] = LEVELS) -> DataFrame:
+    """The pairs that `write` would write, counted when they are asked for: columns of PAIRS, nothing is written."""
+    found = _blocks(job, levels, _giver, PAIRS)
+    return found if found is not None else job.spark.createDataFrame([], PAIRS)
+
+
+def _blocks(job: Job, levels: tuple[str, ...], how: Callable[[Counting], Batches], schema: str) -> DataFrame | None:
+    """What `how` gives for each block of anchors; None where the lake has no orders."""
     plan = order_files.plan(job, job.rules.learning.window_days)
     files = order_files.sales_files(job, plan)
     if not files:
-        return []
+        return None
     counters = max(2, job.settings.shuffle_partitions)
-    how = _counting(job, levels, counters)
     groups = order_files.dealt(files, 2 * counters)
     packed = job.spark.range(0, len(groups), 1, len(groups)).mapInArrow(_packer(plan, groups, counters), PACKED)
-    done = packed.repartitionById(counters, "block").mapInArrow(_counter(how), COUNTED)
-    return [pickle.loads(row.counted) for row in done.collect()]  # noqa: S301 - one small row a counter, our own
+    return packed.repartitionById(counters, "block").mapInArrow(how(_counting(job, levels, counters)), schema)
 
 
 def smallest_k(job: Job, region: str) -> int:
@@ -167,32 +185,63 @@ def _packer(plan: Plan, groups: list[list[File]], blocks: int) -> Batches:
     return pack
 
 
-def _counter(how: Counting) -> Batches:
-    """A row of COUNTED for the block of anchors that the rows of PACKED are for."""
+def _writer(how: Counting) -> Batches:
+    """A row of COUNTED for the block of anchors that the rows of PACKED are for, whose rows are written."""
 
-    def count(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        parts, blocks = [], set()
-        for batch in packed:
-            blocks |= set(batch["block"].to_pylist())
-            parts += [pickle.loads(part.as_buffer()) for part in batch["part"]]  # noqa: S301 - this job's own
-        for block in blocks:
-            done = pickle.dumps(_count(how, block, parts))
-            yield pa.record_batch({"counted": pa.array([done], pa.binary())})
+    def write_blocks(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for held, levels, found, left_out in _found(how, packed):
+            done = Counted(list(_written(how, held, levels, found)), len(found), left_out, _peak_bytes())
+            yield pa.record_batch({"counted": pa.array([pickle.dumps(done)], pa.binary())})
 
-    return count
+    return write_blocks
 
 
-def _count(how: Counting, block: int, parts: list[lines.Part]) -> Counted:
-    """Count this block's anchors over all orders, and write what was found."""
-    held, cells, left_out = lines.joined(
-        parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
+def _giver(how: Counting) -> Batches:
+    """Rows of PAIRS for the block of anchors that the rows of PACKED are for."""
+
+    def give_blocks(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for held, levels, found, _ in _found(how, packed):
+            for begin in range(0, len(found), GIVEN):
+                yield _pairs(held, levels, found[begin : begin + GIVEN])
+
+    return give_blocks
+
+
+def _found(how: Counting, packed: Iterator[pa.RecordBatch]) -> Iterator[Found]:
+    """Count the block's anchors over all orders; rows of one level stand together."""
+    parts: list[lines.Part] = []
+    blocks: set[int] = set()
+    for batch in packed:
+        blocks |= set(batch["block"].to_pylist())
+        parts += [pickle.loads(part.as_buffer()) for part in batch["part"]]  # noqa: S301 - this job's own
+    for block in blocks:
+        held, cells, left_out = lines.joined(
+            parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
+        )
+        levels = _levels(cells)
+        k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
+        found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
+        yield held, levels, found[np.argsort(found["level"], kind="stable")], left_out
+
+
+def _pairs(held: kernel_baskets.Baskets, levels: lines.Cells, rows: np.ndarray) -> pa.RecordBatch:
+    regions, segments = (pa.array(names, pa.string()) for names in zip(*levels, strict=True))
+    level = pa.array(rows["level"])
+    return pa.record_batch(
+        {
+            "region": regions.take(level),
+            "segment": segments.take(level),
+            "anchor": held.skus.take(pa.array(rows["anchor"])),
+            "companion": held.skus.take(pa.array(rows["companion"])),
+            "orders_both": rows["orders"],
+            "customers_both": rows["customers"],
+            "rank": _ranks(rows["level"], rows["anchor"]),
+        }
     )
-    parts.clear()
-    levels = _levels(cells)
-    k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
-    found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
-    found = found[np.argsort(found["level"], kind="stable")]
-    return Counted(list(_written(how, held, levels, found)), len(found), left_out)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _levels(cells: lines.Cells) -> lines.Cells:

@@ -48,6 +48,8 @@ class Orders:
     customer: Ints
     """Shape (orders): number of the customer, -1 where there is none. A customer may have orders in several cells."""
     cell: Shorts
+    at: Longs
+    """Shape (orders): when the first line was written, microseconds since 1970."""
     weight: Longs
     """Shape (orders): what the order adds to a decayed count."""
 
@@ -158,6 +160,7 @@ def from_cell(cell: Cell) -> tuple[Baskets, Ints]:
         moments=np.empty(0, np.int16),
         customer=cell.order_customer,
         cell=np.zeros(cell.orders, np.int16),
+        at=np.zeros(cell.orders, np.int64),
         weight=np.zeros(cell.orders, np.int64),
     )
     baskets = arrange(orders, np.zeros(1, np.int16), 1)

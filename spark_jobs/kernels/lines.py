@@ -7,13 +7,14 @@ Orders are told apart by 128 bits of a hash over region and order id, so that wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
+from numpy.typing import NDArray
 
 from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange
 from spark_jobs.kernels.cells import Ints, Offsets, codes
@@ -126,10 +127,41 @@ def packed(lines: pa.Table, region: str, segments: Mapping[str, pa.Array], every
     )
 
 
+def of_orders(part: Part, keep: NDArray[np.bool_]) -> Part:
+    """The orders of `part` that `keep` flags."""
+    sizes = np.diff(part.starts)
+    held = np.repeat(keep, sizes)
+    return replace(
+        part,
+        key=part.key[keep],
+        customer=part.customer[keep],
+        cell=part.cell[keep],
+        at=part.at[keep],
+        starts=_starts(sizes[keep]),
+        items=part.items[held],
+        later=part.later[held] if len(part.later) else part.later,
+    )
+
+
 def joined(
     parts: Sequence[Part], *, decay: Decay, max_basket: int, max_item_orders: int
 ) -> tuple[Baskets, Cells, LeftOut]:
     """The baskets of all parts and the cells they are numbered by, sorted; and what the caps left out."""
+    orders, _, cells, left_out = merged(parts, decay=decay, max_basket=max_basket, max_item_orders=max_item_orders)
+    regions = sorted({region for region, _ in cells})
+    return arrange(orders, regions_of(cells), len(regions)), cells, left_out
+
+
+def regions_of(cells: Cells) -> Shorts:
+    """The number of each cell's region, regions sorted."""
+    regions = sorted({region for region, _ in cells})
+    return np.array([regions.index(region) for region, _ in cells], np.int16)
+
+
+def merged(
+    parts: Sequence[Part], *, decay: Decay, max_basket: int, max_item_orders: int
+) -> tuple[Orders, pa.Array, Cells, LeftOut]:
+    """The orders of all parts, each once; their customers by number; their cells, sorted; what the caps left out."""
     skus, sku = _united([part.skus for part in parts])
     people, person = _united([part.customers for part in parts])
     cells = sorted({cell for part in parts for cell in part.cells})
@@ -145,6 +177,7 @@ def joined(
     if again.any():
         run = np.concatenate(([0], np.cumsum(~again)))
         customer = _known(_ranks(people), customer)
+        people = people.take(pc.array_sort_indices(people))
         at, starts, items, later, customer, cell = _reunited(by_key, run, at, starts, items, later, customer, cell)
     sizes = np.diff(starts)
     large = sizes > max_basket
@@ -165,7 +198,6 @@ def joined(
         items = items[kept_lines]
         later = later[kept_lines] if len(later) else later
         starts, at, customer, cell = _starts(sizes), at[~large], customer[~large], cell[~large]
-    regions = sorted({region for region, _ in cells})
     orders = Orders(
         skus=skus,
         starts=starts,
@@ -173,10 +205,10 @@ def joined(
         moments=_moments(starts, later) if later.any() else np.empty(0, np.int16),
         customer=customer,
         cell=cell,
+        at=at,
         weight=decay.weights(at),
     )
-    cell_region = np.array([regions.index(region) for region, _ in cells], np.int16)
-    return arrange(orders, cell_region, len(regions)), cells, left_out
+    return orders, people, cells, left_out
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -52,6 +52,7 @@ def arranged(orders: list[Order]) -> baskets.Baskets:
         moments=np.array(moments if len(set(moments)) > 1 else [], np.int16),
         customer=np.array(["vwxyz".index(order.customer) if order.customer else -1 for order in orders], np.int32),
         cell=np.array([order.cell for order in orders], np.int16),
+        at=np.zeros(len(orders), np.int64),
         weight=np.array([order.weight for order in orders], np.int64),
     )
     return baskets.arrange(read, np.array([REGIONS.index(region) for region, _ in CELLS], np.int16), len(REGIONS))
