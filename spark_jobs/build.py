@@ -29,14 +29,16 @@ from tandem import rules as rules_file
 from tandem import segments as segments_file
 from tandem.settings import Settings
 from warehouse import gate, lake
+from warehouse.tables import TABLES
 
 Say = Callable[[str], object]
 
 
 def _segments(job: Job) -> None:
     made = segments.made(job)
-    delta.replace_day(made.models, job.settings, "segment_models", job.as_of)
-    delta.replace_day(made.decisions, job.settings, "segment_decisions", job.as_of)
+    for name, rows in (("segment_decisions", made.decisions.toArrow()), ("segment_models", made.models)):
+        typed = rows.select(TABLES[name].names).cast(lake.arrow_schema(TABLES[name]))
+        lake.replace(job.settings, TABLES[name], typed, f"as_of = '{job.as_of}'")
     delta.replace_day(made.members, job.settings, "segment_members", job.as_of)
 
 

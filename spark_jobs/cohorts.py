@@ -9,10 +9,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
@@ -22,6 +24,8 @@ from spark_jobs.kernels import cohorts as kernel
 from spark_jobs.kernels.cells import codes
 from spark_jobs.kernels.protocol import LEARNED_SHARE
 from tandem import segments as segments_file
+from warehouse import lake
+from warehouse.tables import TABLES
 
 MOST_FITTED = 20_000
 """Customers that centres are learned from, drawn by a hash of their id; all are assigned."""
@@ -71,15 +75,30 @@ class Learned:
 
 
 def orders(job: Job) -> DataFrame:
-    """Orders of the window: region, customer_id, day (from 1970), skus. What may not be learned from is left out."""
-    lines = facts.lines(job, window_days=job.segments.window_days)
-    bought = lines.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
-    held = bought.groupBy("region", "order_id").agg(
-        F.min("customer_id").alias("customer_id"),
-        F.unix_date(F.min("ordered_at").cast("date")).alias("day"),
-        F.array_sort(F.collect_set("sku")).alias("skus"),
+    """All orders of the window, returns too: region, customer_id, day (from 1970), net_cents, bought, skus.
+
+    bought: has a line of a positive quantity; skus: what counts as bought together. What may not be learned from is
+    left out.
+    """
+    counts = (F.col("quantity") > 0) & (F.col("net_cents") > 0)
+    return (
+        facts.lines(job, window_days=job.segments.window_days)
+        .groupBy("region", "order_id")
+        .agg(
+            F.min("customer_id").alias("customer_id"),
+            F.unix_date(F.min("ordered_at").cast("date")).alias("day"),
+            F.sum("net_cents").alias("net_cents"),
+            (F.max("quantity") > 0).alias("bought"),
+            F.collect_set(F.when(counts, F.col("sku"))).alias("skus"),
+        )
+        .drop("order_id")
     )
-    return held.where(F.size("skus") <= job.rules.learning.max_basket)
+
+
+def baskets(job: Job, orders: DataFrame) -> DataFrame:
+    """Those of `orders` (see above) that count: region, customer_id, day, skus."""
+    held = orders.where(F.size("skus").between(1, job.rules.learning.max_basket))
+    return held.select("region", "customer_id", "day", "skus")
 
 
 def cuts(orders: DataFrame) -> tuple[int, int] | None:
@@ -150,23 +169,27 @@ def learn(job: Job, bought: DataFrame) -> Learned:
 
 def _earlier(job: Job) -> tuple[date | None, dict[str, Model]]:
     """The build to go on from, and its models: what a rerun went on from before, else the newest earlier one."""
-    stored = delta.read(job.spark, job.settings, "segment_models")
-    again = stored.where((F.col("as_of") == F.lit(job.as_of)) & (F.col("inputs") == _inputs(job))).first()
-    newest = stored.where(F.col("as_of") < F.lit(job.as_of)).agg(F.max("as_of"))
-    day = again.predecessor if again else newest.first()[0]
-    if day is None:
-        return None, {}
-    rows = stored.where(F.col("as_of") == F.lit(day)).collect()
-    return day, {name: _stored([row for row in rows if row.slice == name]) for name in SLICES}
+    table = lake.open_table(job.settings, "segment_models")
+    days = sorted(date.fromisoformat(part["as_of"]) for part in table.partitions())
+    again = [row for row in _of_day(table, job.as_of) if row["inputs"] == _inputs(job)]
+    before = [day for day in days if day < job.as_of]
+    day = again[0]["predecessor"] if again else before[-1] if before else None
+    rows = _of_day(table, day) if day else []
+    return day, {name: _stored([row for row in rows if row["slice"] == name]) for name in SLICES} if rows else {}
 
 
-def _stored(rows: Sequence[Row]) -> Model:
+def _of_day(table: DeltaTable, day: date) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pyarrow_table(filters=[("as_of", "=", day)]).to_pylist()
+    return rows
+
+
+def _stored(rows: Sequence[dict[str, Any]]) -> Model:
     """A model from its rows of segment_models, in any order."""
-    names = sorted({row.segment for row in rows})
-    kept = sorted({row.feature for row in rows})
+    names = sorted({row["segment"] for row in rows})
+    kept = sorted({row["feature"] for row in rows})
     centres = np.zeros((len(names), len(kept)))
     for row in rows:
-        centres[names.index(row.segment), kept.index(row.feature)] = row.centre
+        centres[names.index(row["segment"]), kept.index(row["feature"])] = row["centre"]
     return Model(names, kept, centres, [0] * len(names))
 
 
@@ -344,17 +367,18 @@ def _assigner(learned: Learned, stickiness: float) -> Callable[[Iterator[pa.Reco
     return assign
 
 
-def rows(job: Job, learned: Learned) -> DataFrame:
+def rows(job: Job, learned: Learned) -> pa.Table:
     """The segment_models table of the day."""
-    stamp = (learned.predecessor, _inputs(job))
+    stamp = {"as_of": job.as_of, "predecessor": learned.predecessor, "inputs": _inputs(job)}
     made = [
-        (job.as_of, name, which, learned.titles[name], feature, float(value), int(size), *stamp)
+        {"segment": name, "slice": which, "title": learned.titles[name], "customers": size, **stamp}
+        | {"feature": feature, "centre": value}
         for which, model in learned.models.items()
         for name, centre, size in zip(model.names, model.centres, model.customers, strict=True)
         for feature, value in zip(model.features, centre, strict=True)
         if name
     ]
-    return job.spark.createDataFrame(made, delta.schema(delta.TABLES["segment_models"]))
+    return pa.Table.from_pylist(made, schema=lake.arrow_schema(TABLES["segment_models"]))
 
 
 def nothing() -> Learned:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
+import pyarrow as pa
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import cohorts, delta, facts, trial
+from spark_jobs import cohorts, delta, trial
 from spark_jobs.facts import Job
 from spark_jobs.kernels import placebo
 from spark_jobs.kernels.protocol import Measure
@@ -26,7 +27,7 @@ class Made:
     """The rows of one day of segment_members, segment_models and segment_decisions."""
 
     members: DataFrame
-    models: DataFrame
+    models: pa.Table
     decisions: DataFrame
 
 
@@ -36,12 +37,14 @@ def made(job: Job) -> Made:
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
     orders = cohorts.orders(job).persist()
-    cut = cohorts.cuts(orders)
-    learned, assigned = _learned(job, orders, cut)
-    known = behaviour(job)
-    matched = predicates(job, known).persist()
-    labels = matched.join(assigned, "customer_id", "left")
-    decided = trial.decisions(job, orders, labels, _matched_before(job, cut), cut, learned)
+    baskets = cohorts.baskets(job, orders)
+    attributes = _attributes(job).persist()
+    matched = predicates(job, behaviour(job, orders), attributes)
+    cut = cohorts.cuts(baskets)
+    earlier = _matched_before(job, orders, attributes, cut)
+    learned, assigned = _learned(job, baskets, cut)
+    labels = matched.join(assigned, "customer_id", "left").persist()
+    decided = trial.decisions(job, baskets, labels, earlier, cut, learned)
     return Made(_members(job, labels), cohorts.rows(job, learned), decided)
 
 
@@ -69,7 +72,7 @@ def tilted(job: Job, ranked: DataFrame) -> DataFrame:
     shown = published(job)
     members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
     belongs = members.join(F.broadcast(shown), ["region", "segment"], "left_semi")
-    orders = cohorts.orders(job).persist()
+    orders = cohorts.baskets(job, cohorts.orders(job)).persist()
     mine = orders.join(F.broadcast(belongs.select("region", "customer_id", "segment")), ["region", "customer_id"])
     size = mine.groupBy("region", "segment").agg(F.count("*").alias("orders_segment"))
     whole = orders.groupBy("region").agg(F.count("*").alias("orders_region"))
@@ -98,21 +101,20 @@ def evaluated(job: Job) -> list[Measure]:
     return trial.measures(delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of).collect())
 
 
-def _learned(job: Job, orders: DataFrame, cut: tuple[int, int] | None) -> tuple[cohorts.Learned, DataFrame]:
+def _learned(job: Job, baskets: DataFrame, cut: tuple[int, int] | None) -> tuple[cohorts.Learned, DataFrame]:
     """The learned segments, and the learned segment of each customer by slice."""
     if not job.segments.learned.count:
         return cohorts.nothing(), job.spark.createDataFrame([], cohorts.ASSIGNED)
-    bought = cohorts.bought(job, orders, cut).persist()
+    bought = cohorts.bought(job, baskets, cut).persist()
     learned = cohorts.learn(job, bought)
-    return learned, cohorts.assigned(job, bought, learned).persist()
+    return learned, cohorts.assigned(job, bought, learned)
 
 
-def _matched_before(job: Job, cut: tuple[int, int] | None) -> list[DataFrame]:
+def _matched_before(job: Job, orders: DataFrame, attributes: DataFrame, cut: tuple[int, int] | None) -> list[DataFrame]:
     """The predicates' segments as they were known on each day of `cut`: region, customer_id, segment."""
     if cut is None or not job.segments.segment:
         return []
-    days = [date(1970, 1, 1) + timedelta(days=day) for day in cut]
-    found = [predicates(job, behaviour(job, day)) for day in days]
+    found = [predicates(job, behaviour(job, orders, day), attributes) for day in cut]
     return [known.select("region", "customer_id", "segment") for known in found]
 
 
@@ -130,12 +132,12 @@ def _members(job: Job, labels: DataFrame) -> DataFrame:
     )
 
 
-def predicates(job: Job, behaviour: DataFrame) -> DataFrame:
-    """`behaviour` with the attributes, and the `segment` whose predicate matches first.
+def predicates(job: Job, behaviour: DataFrame, attributes: DataFrame) -> DataFrame:
+    """`behaviour` with the `segment` whose predicate over it and `attributes` matches first.
 
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
-    known = behaviour.join(_attributes(job), "customer_id", "left")
+    known = behaviour.join(attributes, "customer_id", "left")
     segment = F.lit(EVERYONE)
     for wanted in reversed(job.segments.segment):
         if not set(wanted.requires) <= set(known.columns):
@@ -144,17 +146,18 @@ def predicates(job: Job, behaviour: DataFrame) -> DataFrame:
     return known.select(*behaviour.columns, segment.alias("segment"))
 
 
-def behaviour(job: Job, before: date | None = None) -> DataFrame:
-    """Recency, frequency and spend per region and customer before `before` (default: as_of); `spend` in major units."""
-    end = before or job.as_of
-    shorter = (job.as_of - end).days
-    days = max(job.segments.window_days - shorter, 1)
-    bought = facts.lines(job, window_days=days, before=end).where(F.col("customer_id").isNotNull())
+def behaviour(job: Job, orders: DataFrame, before: int | None = None) -> DataFrame:
+    """Recency, frequency and spend per region and customer before the day `before` (from 1970; default: as_of).
+
+    Of `cohorts.orders`; `spend` is in major units.
+    """
+    end = (job.as_of - date(1970, 1, 1)).days if before is None else before
     units = [F.lit(part) for region in job.regions.region for part in (region.name, 10 ** EXPONENTS[region.currency])]
     scale = F.create_map(*units)
-    return bought.groupBy("region", "customer_id").agg(
-        F.date_diff(F.lit(end), F.max(F.col("ordered_at")).cast("date")).alias("recency_days"),
-        F.count_distinct(F.when(F.col("quantity") > 0, F.col("order_id"))).alias("frequency"),
+    known = orders.where(F.col("customer_id").isNotNull() & (F.col("day") < end))
+    return known.groupBy("region", "customer_id").agg(
+        (F.lit(end) - F.max("day")).alias("recency_days"),
+        F.count_if("bought").alias("frequency"),
         F.sum("net_cents").alias("spend_cents"),
         (F.sum("net_cents") / F.first(scale[F.col("region")])).alias("spend"),
     )

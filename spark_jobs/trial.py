@@ -84,6 +84,7 @@ def decisions(
         )
     for name in ("tuned_predicate", "judged_predicate")[len(earlier) :]:
         known = known.withColumn(name, F.lit(None).cast("string"))
+    known = known.toDF(*known.columns)  # columns of their own: both sides of the cogroup come from the same orders
     found = orders.groupBy("region").cogroup(known.groupBy("region")).applyInArrow(_asker(cut), ASKED)
     decided = found.groupBy(F.lit("all").alias("all")).applyInArrow(_decide, DECIDED)
     return _rows(job, decided, _wanted(job, learned), cut)
