@@ -1,7 +1,7 @@
 """Thin and cold products: every product that may be bundled gets an answer, and the answer says what it rests on.
 
 Counts come first (segment, region, global: `bundles`). Where no set of a product has k customers, the products most
-like it answer: `category` where all of these are of its own category, else `content`. Where nothing is known of it
+like it answer: `category` where these are of its own finest category, else `content`. Where nothing is known of it
 either, what is popular in the region does (`popular`).
 
 Rule 7 for these: a pair says that the companion was bought by at least k distinct customers together with products of
@@ -87,7 +87,7 @@ def _answers(held: Shelf, bought: pa.Table, products: pa.Table, k: dict[str, int
     anchors = np.flatnonzero(np.any(list(asked.values()), axis=0)).astype(np.int32)
     if not len(anchors) or not len(bought):
         return
-    found, level = by_likeness(held, anchors, min(k.values()), rules)
+    found, level = by_likeness(held, read(held, anchors), anchors, min(k.values()), rules)
     for region, careful in k.items():
         priced = _marked(held, row, products["priced"], region)
         here = asked[region][anchors]
@@ -112,11 +112,20 @@ def _marked(held: Shelf, row: NDArray[np.int64], regions: pa.ChunkedArray, regio
     return marked
 
 
-def by_likeness(held: Shelf, anchors: Ints, min_customers: int, rules: Rules) -> tuple[votes.Votes, Ints]:
+def read(held: Shelf, anchors: Ints) -> content.Vectors:
+    """What is written of `anchors` and of those who may vote."""
+    wanted = held.usable & (held.cell.item_counts >= votes.MIN_ORDERS)
+    wanted[anchors] = True
+    return content.vectors(held.facts, wanted)
+
+
+def by_likeness(
+    held: Shelf, written: content.Vectors, anchors: Ints, min_customers: int, rules: Rules
+) -> tuple[votes.Votes, Ints]:
     """What the products most like each of `anchors` are bought with, and each anchor's level; see `kernels.votes`."""
     orders = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
-    near, likeness = content.similar(content.vectors(held.facts), orders, 1, substitutes.NEAR)
-    voters = votes.voters(near, likeness)
+    near, likeness = content.similar(written, orders, votes.MIN_ORDERS, votes.VOTERS, anchors)
+    voters, level = votes.voters(anchors, near, likeness, held.category)
     found = votes.votes(
         held.cell,
         anchors,
@@ -128,7 +137,7 @@ def by_likeness(held: Shelf, anchors: Ints, min_customers: int, rules: Rules) ->
         min_lift=rules.pricing.min_lift,
         top=rules.cold.per_anchor + votes.SPARE,
     )
-    return found, votes.level(anchors, voters, held.category)
+    return found, level
 
 
 def by_popularity(
@@ -291,9 +300,10 @@ def _release_id(job: Job) -> str:
 def evaluated(job: Job) -> list[Measure]:
     """Rows of `evaluations`: a tenth of the known products lose their history; do later orders hold what is answered?
 
-    hit@5 and tail@5 as `kernels.protocol` has them, of those products as anchors: `cold` as published, `cold_content`
-    with their categories hidden too, against what is popular at all (`cold_popularity`) and in their own category
-    (`cold_category_popularity`). `answered/cold`: share of those products that get an answer.
+    hit@5 and tail@5 as `kernels.protocol` has them, of those products as anchors: `cold` by share alone, as rankings
+    are judged; `cold_content` with their categories hidden too; `cold_bundles` as published (other needs only, no less
+    than chance); against what is popular (`cold_popularity`), also in their own category (`cold_category_popularity`).
+    `answered/cold`: share of them that get an answer.
     """
     rules, k = job.rules, max(region.k for region in job.regions.region)
     return substitutes.asked_later(job, lambda found: judged(found, rules, k))
@@ -307,32 +317,31 @@ def judged(split: later.Split, rules: Rules, min_customers: int) -> Iterator[tup
         return
     hidden = later.hidden(known)
     held = split.held._replace(cell=later.without_items(split.held.cell, hidden))
-    wanted = msgspec.structs.replace(rules, cold=Cold(per_anchor=protocol.NDCG_FIRST))
-    untold = held.facts._replace(categories=[""] * len(held.usable))
-    blind = held._replace(facts=untold, category=np.full(len(held.usable), -1, np.int32))
-    counts = held.cell.item_counts
+    told = msgspec.structs.replace(rules, cold=Cold(per_anchor=protocol.NDCG_FIRST))
+    freely = msgspec.structs.replace(told, pricing=msgspec.structs.replace(rules.pricing, min_lift=0.0))
+    untold = held._replace(facts=held.facts._replace(categories=[""] * len(held.usable)))
+    anything = held._replace(category=np.full(len(held.usable), -1, np.int32))
+    counts = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
+    top, written = protocol.NDCG_FIRST, read(held, hidden)
     rankings = {
-        "cold": everything(held, hidden, min_customers, wanted),
-        "cold_content": everything(blind, hidden, min_customers, wanted),
-        "cold_popularity": np.tile(
-            protocol.popular(np.where(held.usable, counts, 0), protocol.NDCG_FIRST), (len(hidden), 1)
-        ),
-        "cold_category_popularity": later.popular_of_category(counts, held.category, held.usable, protocol.NDCG_FIRST)[
-            hidden
-        ],
+        "cold": everything(anything, written, hidden, min_customers, freely),
+        "cold_content": everything(anything, read(untold, hidden), hidden, min_customers, freely),
+        "cold_bundles": everything(held, written, hidden, min_customers, told),
+        "cold_popularity": np.tile(protocol.popular(counts, top), (len(hidden), 1)),
+        "cold_category_popularity": later.popular_of_category(counts, held.category, held.usable, top)[hidden],
     }
     hits = {name: _asked(trial, hidden, lists) for name, lists in rankings.items()}
     mask = np.isin(trial.known[trial.asked.anchor], hidden)
-    told = {f"{name}/{subject}": each[mask] for subject, part in hits.items() for name, each in part.items()}
-    told["hit@5/cold_over_popularity"] = told["hit@5/cold"] - told["hit@5/cold_popularity"]
-    yield from protocol.estimates(told, trial.asked.customer[mask]).items()
-    share = float((rankings["cold"][:, 0] >= 0).mean())
+    measures = {f"{name}/{subject}": each[mask] for subject, part in hits.items() for name, each in part.items()}
+    measures["hit@5/cold_over_popularity"] = measures["hit@5/cold"] - measures["hit@5/cold_popularity"]
+    yield from protocol.estimates(measures, trial.asked.customer[mask]).items()
+    share = float((rankings["cold_bundles"][:, 0] >= 0).mean())
     yield "answered/cold", protocol.Estimate(share, share, share, len(hidden))
 
 
-def everything(held: Shelf, anchors: Ints, min_customers: int, rules: Rules) -> Ints:
+def everything(held: Shelf, written: content.Vectors, anchors: Ints, min_customers: int, rules: Rules) -> Ints:
     """Shape (anchors, per_anchor): companions of each as `answers` gives them, all regions as one; -1 none."""
-    found, _ = by_likeness(held, anchors, min_customers, rules)
+    found, _ = by_likeness(held, written, anchors, min_customers, rules)
     common = votes.popular(
         anchors,
         np.where(held.usable, held.cell.item_counts, 0),

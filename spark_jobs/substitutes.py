@@ -87,7 +87,7 @@ def _finder(min_customers: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
 def found(held: Shelf, min_customers: int, top: int = TOP) -> swaps.Substitutes:
     """The `top` substitutes of each usable product, numbers as on the shelf."""
     orders = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
-    written = content.vectors(held.facts)
+    written = content.vectors(held.facts, held.usable)
     near, _ = content.similar(written, orders, 1, NEAR)
     factors = embeddings.of_cell(held.cell, orders >= embeddings.MIN_ORDERS)
     near = np.hstack([near, _near_by_buyers(factors, held.category)])

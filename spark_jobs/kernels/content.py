@@ -27,7 +27,7 @@ PRICE_STEPS = 2
 """Price bands per doubling; a product is in its own band and, half as much, in those beside it."""
 FAME = np.float32(0.1)
 """Weight of a neighbour's own orders against its likeness."""
-COST_PER_ITEM = 8_000
+COST_PER_ITEM = 5_000
 """Comparisons an item may cost on average: the commonest features, which tell the least, are left out beyond it."""
 
 
@@ -50,12 +50,15 @@ class Vectors(NamedTuple):
     width: int
 
 
-def vectors(facts: Facts) -> Vectors:
-    """TF-IDF of each product; one of which nothing is known has no feature and is like no other."""
+def vectors(facts: Facts, wanted: NDArray[np.bool_]) -> Vectors:
+    """TF-IDF of each `wanted` product; the others, and those of which nothing is known, have no feature."""
     known: dict[str, int] = {}
     sizes, features, weights = [], [], []
-    for row in zip(*facts, strict=True):
+    for row, asked in zip(zip(*facts, strict=True), wanted, strict=True):
         before = len(features)
+        if not asked:
+            sizes.append(0)
+            continue
         held = sorted((known.setdefault(name, len(known)), weight) for name, weight in _features(*row))
         features.extend(number for number, _ in held)
         weights.extend(weight for _, weight in held)
@@ -136,28 +139,31 @@ def _cosine(starts, features, values, left, right):  # type: ignore[no-untyped-d
     return products
 
 
-def similar(found: Vectors, orders: Ints, least: int, top: int) -> tuple[Ints, Floats]:
-    """For each product the `top` most alike of those in at least `least` orders: places (-1: none) and cosines.
+def similar(found: Vectors, orders: Ints, least: int, top: int, of: Ints | None = None) -> tuple[Ints, Floats]:
+    """For each product (or each of `of`) the `top` most alike of those in at least `least` orders.
 
-    Both of shape (items, top), best first by cosine · orders ^ FAME: of many that read the same, those that are bought.
-    Ties go to the lower item. Never the product itself, nor what shares no feature with it.
+    Gives places (-1: none) and cosines, both of shape (products, top), best first by cosine · orders ^ FAME: of many
+    that read the same, those that are bought. Ties go to the lower item. Never the product itself, nor what shares no
+    feature with it.
     """
     among, fame = orders >= least, np.maximum(orders, 1).astype(np.float32) ** FAME
     items = len(found.starts) - 1
+    of = np.arange(items, dtype=np.int32) if of is None else of
     owner = np.repeat(np.arange(items, dtype=np.int32), np.diff(found.starts))
     use = among[owner]
     order = np.argsort(found.features[use], kind="stable")
     begins = np.concatenate(([0], np.cumsum(np.bincount(found.features[use], minlength=found.width)))).astype(np.int64)
-    return _similar(*found[:3], begins, owner[use][order], found.values[use][order], fame, top)  # type: ignore[no-any-return]
+    return _similar(of, *found[:3], begins, owner[use][order], found.values[use][order], fame, top)  # type: ignore[no-any-return]
 
 
 @njit(cache=True)
-def _similar(starts, features, values, begins, holders, weights, fame, top):  # type: ignore[no-untyped-def]
+def _similar(of, starts, features, values, begins, holders, weights, fame, top):  # type: ignore[no-untyped-def]
     items = len(starts) - 1
     total = np.zeros(items, np.float32)
     met = np.empty(items, np.int32)
-    places, best = np.full((items, top), -1, np.int32), np.zeros((items, top), np.float32)
-    for item in range(items):
+    places, best = np.full((len(of), top), -1, np.int32), np.zeros((len(of), top), np.float32)
+    for row in range(len(of)):
+        item = of[row]
         touched = 0
         for spot in range(starts[item], starts[item + 1]):
             feature, value = features[spot], values[spot]
@@ -170,11 +176,11 @@ def _similar(starts, features, values, begins, holders, weights, fame, top):  # 
         for index in range(touched):
             other = met[index]
             if other != item:
-                _place(places[item], best[item], other, total[other] * fame[other])
+                _place(places[row], best[row], other, total[other] * fame[other])
             total[other] = 0.0
         for place in range(top):
-            if places[item, place] >= 0:
-                best[item, place] /= fame[places[item, place]]
+            if places[row, place] >= 0:
+                best[row, place] /= fame[places[row, place]]
     return places, best
 
 

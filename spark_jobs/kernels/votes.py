@@ -22,10 +22,12 @@ from spark_jobs.kernels.content import Floats
 
 CATEGORY, CONTENT, POPULAR = 3, 4, 5
 """Levels of evidence, after segment, region and global (0 to 2)."""
-SHRINKAGE = 30.0
+SHRINKAGE = 100.0
 """m: orders that a companion's popularity is worth."""
 VOTERS = 10
-NEAR_ENOUGH = 0.5
+MIN_ORDERS = 5
+"""Orders of a voter."""
+NEAR_ENOUGH = 0.3
 """Share of the likeness of the most alike product that a voter has at least."""
 SPARE = 8
 """Companions answered beyond those wanted, for regions that do not sell all of them."""
@@ -41,18 +43,18 @@ class Votes(NamedTuple):
     """Distinct customers who bought the companion with a voter."""
 
 
-def voters(near: Ints, likeness: Floats) -> Ints:
-    """Shape (items, VOTERS): who votes for each product, of those `near` it (shape (items, any), -1 none)."""
-    close = likeness >= NEAR_ENOUGH * likeness.max(axis=1, initial=0, keepdims=True)
-    return np.where(close & (likeness > 0), near, -1)[:, :VOTERS].astype(np.int32)
+def voters(anchors: Ints, near: Ints, likeness: Floats, category: Ints) -> tuple[Ints, Ints]:
+    """Who votes for each of `anchors`, shape (anchors, VOTERS), -1 none, and the level of its answers.
 
-
-def level(anchors: Ints, voters: Ints, category: Ints) -> Ints:
-    """CATEGORY where all voters (shape (items, any), -1 none) are of the anchor's finest category, else CONTENT."""
+    Of those near it (shape (anchors, any), -1 none) those of its own finest category, if there are any: CATEGORY; else
+    those near enough: CONTENT.
+    """
     own = category[anchors][:, None]
-    voters = voters[anchors]
-    alike = (voters < 0) | ((category[voters] == own) & (own >= 0))
-    return np.where(alike.all(1), CATEGORY, CONTENT).astype(np.int32)
+    same = (near >= 0) & (own >= 0) & (category[near] == own)
+    close = (likeness > 0) & (likeness >= NEAR_ENOUGH * likeness.max(axis=1, initial=0, keepdims=True))
+    alike = same.any(1)
+    chosen = np.where(np.where(alike[:, None], same, close & (near >= 0)), near, -1)[:, :VOTERS]
+    return chosen.astype(np.int32), np.where(alike, CATEGORY, CONTENT).astype(np.int32)
 
 
 def votes(
@@ -66,10 +68,11 @@ def votes(
     min_customers: int,
     min_lift: float,
     top: int,
+    shrinkage: float = SHRINKAGE,
 ) -> Votes:
     """The `top` companions of each of `anchors`, by what its voters are bought with; none of them is a companion.
 
-    `voters`: shape (items, any), -1 none; `likeness`: as many columns or more.
+    `voters`: shape (anchors, any), -1 none; `likeness`: as many columns or more.
     Companions are usable, of another category (or of none), and at least `min_lift` times what chance gives.
     """
     popularity = cell.item_counts / max(cell.orders, 1)
@@ -89,6 +92,7 @@ def votes(
             min_customers,
             min_lift,
             top,
+            shrinkage,
         )
     )
 
@@ -109,6 +113,7 @@ def _votes(  # type: ignore[no-untyped-def]
     min_customers,
     min_lift,
     top,
+    shrinkage,
 ):
     items = len(item_starts) - 1
     companion = np.full((len(anchors), top), -1, np.int32)
@@ -121,24 +126,24 @@ def _votes(  # type: ignore[no-untyped-def]
         barred[anchor] = place
         weight, rest, held = 0.0, 0.0, 0
         for spot in range(voters.shape[1]):
-            voter = voters[anchor, spot]
+            voter = voters[place, spot]
             if voter < 0:
                 continue
             barred[voter] = place
             orders = item_starts[voter + 1] - item_starts[voter]
             held += orders
-            weight += likeness[anchor, spot]
-            rest += likeness[anchor, spot] * SHRINKAGE / (orders + SHRINKAGE)
+            weight += likeness[place, spot]
+            rest += likeness[place, spot] * shrinkage / (orders + shrinkage)
         if held == 0 or weight <= 0:
             continue
         where, weights = np.empty(held, np.int64), np.empty(held)
         filled = 0
         for spot in range(voters.shape[1]):
-            voter = voters[anchor, spot]
+            voter = voters[place, spot]
             if voter < 0:
                 continue
             first, end = item_starts[voter], item_starts[voter + 1]
-            each = likeness[anchor, spot] / (end - first + SHRINKAGE) / weight
+            each = likeness[place, spot] / (end - first + shrinkage) / weight
             for posting in range(first, end):
                 where[filled], weights[filled] = item_orders[posting], each
                 filled += 1
