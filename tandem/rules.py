@@ -53,7 +53,7 @@ class Bundling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Cold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Answers for products that no counts speak for."""
 
-    per_anchor: Annotated[int, msgspec.Meta(ge=1, le=20)] = 4
+    per_anchor: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
     """Bundles for each of them."""
 
 
