@@ -140,6 +140,8 @@ WITHOUT_COUNTS = {
 def _evidence(bundle: Bundle, listings: list[Listing]) -> str:
     if bundle.orders_together:
         return f"in {bundle.orders_together} orders together, {bundle.lift:.1f} times what chance would give"
+    if listings and listings[0].matched == "none":
+        return "put together by the shop"
     why = WITHOUT_COUNTS.get(listings[0].matched) if listings else None
     return f"a suggestion, {why}" if why else "a suggestion; too few orders speak for the bundle itself"
 

@@ -1,89 +1,187 @@
 """Bundles worth offering: sets of 2 to 4, counted exactly, with substitutes, and for each anchor its ranked list.
 
-What a segment cannot support comes from its region, then from everywhere; every bundle says which (`matched`).
+Workers read the files of sales_lines themselves and send packed orders to one task for each region and one for
+everything, which mine the sets of their cells; each window of the shop (a segment of a region, or the region) gets its
+lists in a task of its own, from the sets of its segment, its region and everything. What a segment cannot support
+comes from its region, then from everywhere; every bundle says which (`matched`). What merchandisers ask for wins over
+what the orders say (docs/merchandising.md).
+
+Memory: a task that mines holds its orders (about 75 bytes a line), the catalogue (140 bytes a product) and what is
+frequent (16 bytes a pair, 24 a set); the task of a window about 400 bytes for each set that its three levels kept, at
+most PAIRS_KEPT + SETS_KEPT for each anchor and level.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts, segments, substitutes
+from spark_jobs import affinity, delta, facts, order_files, segments, substitutes
 from spark_jobs.facts import Job
-from spark_jobs.kernels import cells
-from spark_jobs.kernels import sets as set_kernel
-from tandem import config, release
+from spark_jobs.kernels import bundling, completion, cut, lines
+from spark_jobs.kernels import shop as shops
+from spark_jobs.kernels.protocol import Measure
+from spark_jobs.kernels.shop import Shop
+from spark_jobs.order_files import File, Plan
+from tandem import config, merchandising, release
+from tandem import rules as rules_file
 from tandem.bundle import ID_LENGTH
-from tandem.rules import Rules
 from tandem.segments import ALL
 
-CANDIDATES = 10
-"""Companions of an anchor that sets are made of."""
-LEVELS = ("segment", "region", "global")
-COUNTED = """cell_region string, cell_segment string, anchor string, skus array<string>, orders_each array<long>,
-orders_together long, customers_together long, lift double"""
+PACKED = "cell_region string, cell_segment string, kind string, packed binary"
+"""A value of a cell: orders of it (a pickled `lines.Part`), its sets, its preferred companions or the catalogue (each
+in Arrow's stream format)."""
+ORDERS, SETS, PREFERRED, SHOP = "orders", "sets", "preferred", "shop"
+KNOWN = "kind string, packed binary, findings array<string>"
+LISTED = """region string, segment string, anchor string,
+bundles array<struct<bundle_id:string,confidence:double,matched:string>>, bundle_id string,
+components array<struct<sku:string,quantity:int,floor_cents:bigint,
+substitutes:array<struct<sku:string,floor_cents:bigint>>>>, score double,
+evidence struct<matched:string,basis:string,orders_together:bigint,customers_together:bigint,lift:double>"""
+SPARE = 3
+"""Substitutes that are looked at beyond those kept: they come in where a rule forbids one."""
 
 
 def bundles_and_lists(job: Job) -> tuple[DataFrame, DataFrame]:
-    """The day's `bundles` (still without discount and floors: pricing sets them) and `bundle_sets`."""
-    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
-    rows = affinity.in_cells(affinity.baskets(job), members)
-    companions = candidates(job, delta.read_day(job.spark, job.settings, "affinity", job.as_of))
-    counted = sets(job, rows, companions).persist()
-    lists = ranked(job, with_evidence(job, targets(job, counted))).persist()
+    """The day's `bundles` (still without discount and floors: pricing sets them) and `bundle_sets`.
+
+    Prints which merchandising rules contradict each other or match nothing.
+    """
+    known = catalogue(job).persist()
+    for row in known.select(F.explode("findings").alias("text")).collect():
+        print(row.text)  # noqa: T201 - the job's log is where a merchandiser finds it
+    windows = [
+        *((region, ALL) for region in job.regions.names),
+        *((row.region, row.segment) for row in segments.published(job).collect()),
+    ]
+    sets = mined(job, packed(job), known, windows).persist()
+    lists = listed(job, sets, candidates(job), known).persist()
     release_id = release.release_id(job.as_of, job.inputs, config.digest(job.settings.config_folder))
     return _bundles(job, lists, release_id), _bundle_sets(job, lists, release_id)
 
 
-def candidates(job: Job, pairs: DataFrame) -> DataFrame:
-    """Pairs of `pairs` (affinity) that sets may be made of, the best CANDIDATES an anchor, with their categories.
+def catalogue(job: Job) -> DataFrame:
+    """One row of KNOWN: the products that may be bundled, with what rules say of them, and findings about the rules."""
+    nothing = F.lit(None).cast("string")
+    price_cents = F.coalesce("sale_price_cents", "list_price_cents")
+    category = F.coalesce("category", F.lit(""))
+    near = delta.read_day(job.spark, job.settings, "neighbours", job.as_of)
+    agreed = near.where(~F.col("same_category"))
+    instead = substitutes.of_day(job)
+    alike = instead.where(F.col("rank") <= job.rules.bundling.substitutes + SPARE)
+    parts = (
+        facts.catalogue(job).select(F.lit("product"), "sku", category, "brand", F.lit(None).cast("long")),
+        job.fact("prices").select(F.lit("price"), "sku", "region", nothing, price_cents),
+        alike.select(F.lit("alike"), "sku", "substitute", nothing, F.col("rank").cast("long")),
+        instead.where("apart").select(F.lit("apart"), "sku", "substitute", nothing, F.col("rank").cast("long")),
+        agreed.select(F.lit("agreed"), "sku", "neighbour", nothing, F.col("rank").cast("long")),
+    )
+    rows = parts[0]
+    for part in parts[1:]:
+        rows = rows.union(part)
+    return rows.toDF(*shops.SCHEMA.names).groupBy(F.lit(SHOP)).applyInArrow(_cataloguer(job), KNOWN)
 
-    Both may be bundled, serve different needs (another category, no substitutes), go together more often than chance
-    has it, and rest on enough orders; where orders are fewer, the factors must agree that their buyers are alike.
+
+def _cataloguer(job: Job) -> Callable[[pa.Table], pa.Table]:
+    rules, places = job.rules.rule, _rule_lines(job)
+    day, regions = job.as_of, job.regions.names
+
+    def gather(rows: pa.Table) -> pa.Table:
+        rows = rows.select(shops.SCHEMA.names)
+        resolved = merchandising.resolve(rules, places, shops.products(rows), day)
+        findings = [str(finding) for finding in merchandising.findings(resolved, regions)]
+        packed = shops.to_bytes(shops.with_rules(rows, resolved))
+        columns = ([SHOP], pa.array([packed], pa.binary()), pa.array([findings], pa.list_(pa.string())))
+        return pa.table(dict(zip(delta.names(KNOWN), columns, strict=True)))
+
+    return gather
+
+
+def packed(job: Job) -> DataFrame:
+    """The window's orders as rows of PACKED, each file's once for its region and once for everything.
+
+    Workers read the files of sales_lines themselves (see `order_files`).
     """
-    product = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"))
-    alike = delta.read_day(job.spark, job.settings, "neighbours", job.as_of).where(~F.col("same_category"))
-    agreed = alike.select(
-        F.col("sku").alias("anchor"), F.col("neighbour").alias("companion"), F.lit(True).alias("agreed")
-    )
-    known = (
-        substitutes.without(pairs, substitutes.of_day(job))
-        .where(F.col("lift") > job.rules.pricing.min_lift)
-        .join(product.toDF("anchor", "anchor_category"), "anchor")
-        .join(product.toDF("companion", "category"), "companion")
-        .where((F.col("anchor_category") != F.col("category")) | (F.col("category") == ""))
-        .join(agreed, ["anchor", "companion"], "left")
-        .where((F.col("orders_both") >= job.rules.learning.min_orders_together) | F.col("agreed"))
-    )
-    best = Window.partitionBy("region", "segment", "anchor").orderBy("rank")
+    plan = order_files.plan(job, job.rules.learning.window_days)
+    groups = order_files.dealt(order_files.sales_files(job, plan), 2 * max(2, job.settings.shuffle_partitions))
+    return job.spark.range(0, len(groups), 1, max(len(groups), 1)).mapInArrow(_reader(plan, groups), PACKED)
+
+
+def _reader(plan: Plan, groups: list[list[File]]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def read(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                for part in order_files.parts(plan, groups[number]):
+                    value = pa.array([pickle.dumps(part, protocol=5)], pa.binary())
+                    for place in (part.cells[0][0], ALL):
+                        columns = [pa.array([place]), pa.array([ALL]), pa.array([ORDERS]), value]
+                        yield pa.record_batch(columns, names=delta.names(PACKED))
+
+    return read
+
+
+def mined(job: Job, orders: DataFrame, known: DataFrame, windows: Iterable[tuple[str, str]]) -> DataFrame:
+    """The sets of `windows` (region, segment) and of everything, a row of PACKED each; see `kernels.bundling.mined`."""
+    places = job.spark.createDataFrame([(name,) for name in (*job.regions.names, ALL)], "cell_region string")
+    everywhere = places.crossJoin(known.select(F.lit(ALL).alias("cell_segment"), "kind", "packed"))
     return (
-        known.withColumn("place", F.row_number().over(best))
-        .where(F.col("place") <= CANDIDATES)
-        .select(
-            F.col("region").alias("cell_region"),
-            F.col("segment").alias("cell_segment"),
-            "anchor",
-            "companion",
-            "category",
-            "place",
-        )
+        orders.unionByName(everywhere).groupBy("cell_region").applyInArrow(_miner(job, {*windows, (ALL, ALL)}), PACKED)
     )
 
 
-def sets(job: Job, rows: DataFrame, companions: DataFrame) -> DataFrame:
-    """Sets of every anchor with its candidates in every cell: columns of COUNTED, and bundle_id.
+def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
+    k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
+    rules, held = job.rules, _holding(job)
+    learning = rules.learning
+    decay = lines.decay(job.as_of, learning.window_days, learning.half_life_days)
 
-    Pairs as the candidates have them; larger sets need `min_orders_together` orders of the whole set. All rest on k
-    distinct customers of the whole set, and no two components share a category.
-    """
-    cell = ["cell_region", "cell_segment"]
-    found = rows.groupBy(cell).cogroup(companions.groupBy(cell)).applyInArrow(_counter(job), COUNTED)
-    return found.withColumn("bundle_id", bundle_id(F.col("skus")))
+    def mine(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
+        region, values = key[0].as_py(), _values(rows)
+        found: list[tuple[str, str, str, bytes]] = []
+        if ORDERS in values:
+            parts = [pickle.loads(value) for value in values[ORDERS]]  # noqa: S301 - this job's own
+            baskets, cells, _ = lines.joined(
+                parts, decay=decay, max_basket=learning.max_basket, max_item_orders=learning.max_item_orders
+            )
+            parts.clear()
+            shop = Shop(shops.from_bytes(values[SHOP][0]), held)
+            asked = {segment for name, segment in wanted if name == region}
+            for segment, cell in cut.levels(baskets, cells, region, asked):
+                sets = bundling.mined(cell, shop, rules, region=region, segment=segment, k=k[region])
+                found.append((region, segment, SETS, shops.to_bytes(sets)))
+        columns = list(zip(*found, strict=True)) or [[] for _ in range(4)]
+        types = (pa.string(), pa.string(), pa.string(), pa.binary())
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        return pa.table(arrays, delta.names(PACKED))
+
+    return mine
+
+
+def _holding(job: Job) -> list[shops.Numbered]:
+    """The rules that hold on the day, each with its line, as `merchandising.resolve` has them."""
+    return merchandising.holding(job.rules.rule, _rule_lines(job), job.as_of)
+
+
+def _rule_lines(job: Job) -> list[int]:
+    return rules_file.lines(config.path_of(job.settings.config_folder, "rules.toml"))
+
+
+def _values(rows: pa.Table) -> dict[str, list[pa.Buffer]]:
+    """What `rows` hold of each kind."""
+    values: dict[str, list[pa.Buffer]] = {}
+    for kind, value in zip(rows["kind"].to_pylist(), rows["packed"], strict=True):
+        values.setdefault(kind, []).append(value.as_buffer())
+    return values
+
+
+def _by_kind(rows: pa.Table) -> dict[str, list[pa.Table]]:
+    return {kind: [shops.from_bytes(value) for value in held] for kind, held in _values(rows).items()}
 
 
 def bundle_id(skus: Column) -> Column:
@@ -92,193 +190,90 @@ def bundle_id(skus: Column) -> Column:
     return F.substring(F.sha2(text, 256), 1, ID_LENGTH)
 
 
-def _counter(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
-    k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
-    rules = job.rules
+def candidates(job: Job) -> DataFrame | None:
+    """Which companions an anchor's pairs should hold, best first: region, segment, anchor, companion, place from 1.
 
-    def count(key: tuple[pa.Scalar, ...], rows: pa.Table, companions: pa.Table) -> pa.Table:
+    None where nothing but the orders says so.
+    """
+    return None
+
+
+def listed(job: Job, sets: DataFrame, preferred: DataFrame | None, known: DataFrame) -> DataFrame:
+    """The lists and the bundles of every window, rows of LISTED; see `kernels.bundling.rows`.
+
+    `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region.
+    """
+    window = (
+        sets.where(F.col("cell_region") != ALL)
+        .select(F.col("cell_region").alias("region"), F.col("cell_segment").alias("segment"))
+        .distinct()
+    )
+    values = sets if preferred is None else sets.unionByName(_packed_preferences(preferred))
+    seen = F.col("cell_region").isin(ALL) | (F.col("cell_region") == F.col("region"))
+    seen &= F.col("cell_segment").isin(ALL) | (F.col("cell_segment") == F.col("segment"))
+    everywhere = known.select(
+        F.lit(ALL).alias("cell_region"), F.lit(ALL).alias("cell_segment"), F.col("kind"), F.col("packed")
+    )
+    shown = values.unionByName(everywhere).join(F.broadcast(window), seen)
+    return shown.groupBy("region", "segment").applyInArrow(_lister(job), LISTED)
+
+
+def _packed_preferences(preferred: DataFrame) -> DataFrame:
+    def pack(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
+        packed = shops.to_bytes(rows.select(["anchor", "companion", "place"]))
+        columns = ([key[0].as_py()], [key[1].as_py()], [PREFERRED], pa.array([packed], pa.binary()))
+        return pa.table(dict(zip(delta.names(PACKED), columns, strict=True)))
+
+    return preferred.groupBy("region", "segment").applyInArrow(pack, PACKED)
+
+
+def _lister(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
+    k = {region.name: region.k for region in job.regions.region}
+    rules, held = job.rules, _holding(job)
+
+    def arrange(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
         region, segment = (part.as_py() for part in key)
-        return _count(region, segment, rows, companions, rules, k[region])
+        window = bundling.Window(region, segment, k[region])
+        by_level = {_level(*place): rows.filter(here) for place, here in _places(rows)}
+        values = {level: _by_kind(part) for level, part in by_level.items()}
+        shop = Shop(values[GLOBAL][SHOP][0], held)
+        sets = {level: found[SETS][0] for level, found in sorted(values.items()) if SETS in found}
+        wishes = [found[PREFERRED][0] for _, found in sorted(values.items()) if PREFERRED in found]
+        offers = bundling.offers(sets, shop, rules, window, wishes[0] if wishes else None)
+        return bundling.rows(offers, shop, rules, window)
 
-    return count
-
-
-def _count(region: str, segment: str, rows: pa.Table, companions: pa.Table, rules: Rules, k: int) -> pa.Table:
-    text, number = pa.string(), pa.int64()
-    kinds = (text, text, text, pa.list_(text), pa.list_(number), number, number, pa.float64())
-    schema = pa.schema(list(zip(delta.names(COUNTED), kinds, strict=True)))
-    if not len(rows) or not len(companions):
-        return schema.empty_table()
-    cell = cells.cell(rows["customer"], rows["skus"])
-    companions = companions.sort_by([("anchor", "ascending"), ("place", "ascending")])
-    anchor, companion = (_number(cell, companions[name]) for name in ("anchor", "companion"))
-    category = np.full(len(cell.skus), -1, np.int32)
-    category[companion] = cells.codes(companions["category"])[0]
-    anchors, starts = np.unique(anchor, return_index=True)
-    found = set_kernel.count_sets(
-        cell,
-        anchors.astype(np.int32),
-        np.append(starts, len(anchor)).astype(np.int64),
-        companion,
-        max_components=rules.bundling.max_components,
-        min_customers=k,
-    )
-    size = (found.items >= 0).sum(1)
-    keep = (size == 2) | (found.orders >= rules.learning.min_orders_together)
-    keep &= _diverse(found.items, category, companions["category"])
-    items, orders, customers, size = found.items[keep], found.orders[keep], found.customers[keep], size[keep]
-    score = _scores(cell, items, orders, size, rules.learning.popularity_damping)
-    best = _best(items[:, 0], score, 2 * rules.bundling.per_anchor)
-    items, orders, customers, size = (values[best] for values in (items, orders, customers, size))
-    arranged = np.sort(items, axis=1)
-    held = arranged[arranged >= 0]
-    ends = pa.array(np.concatenate(([0], np.cumsum(size))).astype(np.int32))
-    return pa.table(
-        [
-            pa.array([region] * len(items), pa.string()),
-            pa.array([segment] * len(items), pa.string()),
-            cell.skus.take(pa.array(items[:, 0])),
-            pa.ListArray.from_arrays(ends, cell.skus.take(pa.array(held))),
-            pa.ListArray.from_arrays(ends, pa.array(cell.item_counts[held].astype(np.int64))),
-            orders.astype(np.int64),
-            customers.astype(np.int64),
-            _lift(cell, arranged, orders),
-        ],
-        schema=schema,
-    )
+    return arrange
 
 
-def _number(cell: cells.Cell, skus: pa.ChunkedArray) -> cells.Ints:
-    import pyarrow.compute as pc
-
-    return pc.index_in(skus.combine_chunks(), cell.skus).to_numpy().astype(np.int32)
+GLOBAL = bundling.LEVELS.index("global")
 
 
-def _diverse(items: cells.Ints, category: cells.Ints, names: pa.ChunkedArray) -> np.ndarray:
-    """Which sets have no two companions of one category (products without a category differ from all)."""
-    _, keys = cells.codes(names)
-    unknown = np.flatnonzero(np.asarray([name == "" for name in keys.to_pylist()]))
-    held = np.where(items[:, 1:] >= 0, category[items[:, 1:]], -1)
-    held[np.isin(held, unknown)] = -1
-    good = np.ones(len(items), bool)
-    for x, y in ((0, 1), (0, 2), (1, 2)):
-        good &= (held[:, x] != held[:, y]) | (held[:, x] < 0)
-    return good
+def _places(rows: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Array]]:
+    """Each cell among `rows`, and which rows are its."""
+    region, segment = rows["cell_region"], rows["cell_segment"]
+    for place in sorted(set(zip(region.to_pylist(), segment.to_pylist(), strict=True))):
+        yield place, pc.and_(pc.equal(region, place[0]), pc.equal(segment, place[1]))
 
 
-def _scores(cell: cells.Cell, items: cells.Ints, orders: cells.Ints, size: np.ndarray, damping: float) -> np.ndarray:
-    """Companions expected, popular ones damped: (size - 1) · orders / (n_anchor · mean(n_companion^damping))."""
-    counts = cell.item_counts.astype(np.float64)
-    damped = np.where(items[:, 1:] >= 0, counts[items[:, 1:]] ** damping, 0.0).sum(1) / (size - 1)
-    return (size - 1) * orders / (counts[items[:, 0]] * damped)
-
-
-def _lift(cell: cells.Cell, arranged: cells.Ints, orders: cells.Ints) -> np.ndarray:
-    """Orders together over what independent purchase would give: c · n^(size-1) / Π n_i."""
-    counts = cell.item_counts.astype(np.float64)
-    expected = np.where(arranged >= 0, counts[arranged] / cell.orders, 1.0).prod(1)
-    return orders / cell.orders / expected
-
-
-def _best(anchor: cells.Ints, score: np.ndarray, keep: int) -> np.ndarray:
-    """Places of the `keep` best scores of each anchor; ties go to the set counted first."""
-    order = np.lexsort((np.arange(len(score)), -score, anchor))
-    firsts = np.flatnonzero(np.diff(anchor[order], prepend=-1))
-    lengths = np.diff(np.append(firsts, len(order)))
-    place = np.arange(len(order)) - np.repeat(firsts, lengths)
-    return order[place < keep]
-
-
-def targets(job: Job, counted: DataFrame) -> DataFrame:
-    """Which sets may be listed where: region × segment × anchor × set with its level (0 segment, 1 region, 2 global).
-
-    A region's own list (`*`) holds what the region and everything support. A published segment has a list of its own
-    for the anchors that it supports at least one set of; elsewhere the region's list stands for it.
-    """
-    careful = job.spark.createDataFrame(
-        [(region.name, region.k) for region in job.regions.region], "region string, k int"
-    )
-    here = (F.col("cell_region") == F.col("region")) | (F.col("cell_region") == ALL)
-    level = F.when(F.col("cell_region") == ALL, 2).when(F.col("cell_segment") == ALL, 1).otherwise(0)
-    usable = (
-        counted.join(F.broadcast(careful), here)
-        .where(F.col("customers_together") >= F.col("k"))
-        .withColumn("level", level)
-        .drop("k", "cell_region")
-    )
-    mine = usable.where(F.col("level") == 0).withColumnRenamed("cell_segment", "segment")
-    own = mine.join(F.broadcast(segments.published(job)), ["region", "segment"], "left_semi")
-    upper = usable.where(F.col("level") > 0).drop("cell_segment")
-    supported = own.select("region", "segment", "anchor").distinct()
-    return own.unionByName(upper.withColumn("segment", F.lit(ALL))).unionByName(
-        upper.join(supported, ["region", "anchor"])
-    )
-
-
-def with_evidence(job: Job, targets: DataFrame) -> DataFrame:
-    """Each listed set with the evidence of the finest level that supports it in its region and segment.
-
-    One bundle tells one story in all lists of a segment: its orders, customers and lift are of that level, and each
-    anchor's confidence and score are taken there too.
-    """
-    told = F.struct("skus", "orders_each", "orders_together", "customers_together", "lift")
-    one = targets.groupBy("region", "segment", "bundle_id").agg(
-        F.min("level").alias("level"), F.min_by(told, "level").alias("told"), F.collect_set("anchor").alias("anchors")
-    )
-    each = one.select("region", "segment", "bundle_id", "level", "told.*", F.explode("anchors").alias("anchor"))
-    orders_anchor = F.element_at("orders_each", F.array_position("skus", F.col("anchor")).cast("int"))
-    known = each.withColumn("confidence", F.col("orders_together") / orders_anchor)
-    return known.withColumn("score", _score(job.rules.learning.popularity_damping, orders_anchor)).drop("orders_each")
-
-
-def _score(damping: float, orders_anchor: Column) -> Column:
-    """As `_scores`, of a set that is already chosen."""
-    damped = F.aggregate("orders_each", F.lit(0.0), lambda total, orders: total + F.pow(orders, F.lit(damping)))
-    others = F.size("skus") - 1
-    mean = (damped - F.pow(orders_anchor, F.lit(damping))) / others
-    return others * F.col("confidence") / mean
-
-
-def ranked(job: Job, entries: DataFrame) -> DataFrame:
-    """The `per_anchor` best entries of each list: finest evidence first, then score; `place` from 1."""
-    best = Window.partitionBy("region", "segment", "anchor").orderBy("level", F.desc("score"), "bundle_id")
-    return entries.withColumn("place", F.row_number().over(best)).where(F.col("place") <= job.rules.bundling.per_anchor)
-
-
-def _matched() -> Column:
-    return F.array(*[F.lit(name) for name in LEVELS])[F.col("level")]
+def _level(cell_region: str, cell_segment: str) -> int:
+    """Place in LEVELS of a cell."""
+    return GLOBAL if cell_region == ALL else GLOBAL - 1 if cell_segment == ALL else 0
 
 
 def _bundle_sets(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
-    place = F.struct("place", "bundle_id", "confidence", _matched().alias("matched"))
-    placed = lists.groupBy("region", "segment", "anchor").agg(F.array_sort(F.collect_list(place)).alias("placed"))
-    return placed.select(
+    return lists.where(F.col("anchor").isNotNull()).select(
         F.lit(job.as_of).alias("as_of"),
         "region",
         "segment",
         "anchor",
         F.lit(release_id).alias("release_id"),
-        F.transform("placed", lambda entry: F.struct(entry["bundle_id"], entry["confidence"], entry["matched"])).alias(
-            "bundles"
-        ),
+        "bundles",
     )
 
 
 def _bundles(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
-    key = ["region", "segment", "bundle_id"]
-    best = lists.groupBy(key).agg(F.max("score").alias("score"))
-    listed = lists.drop("score", "anchor", "confidence", "place").dropDuplicates(key).join(best, key)
-    parts = _parts(job, listed)
     currency = F.create_map(*[F.lit(part) for region in job.regions.region for part in (region.name, region.currency)])
-    thin = F.col("orders_together") < job.rules.learning.min_orders_together
-    evidence = F.struct(
-        _matched().alias("matched"),
-        F.when(thin, "factors").otherwise("counts").alias("basis"),
-        "orders_together",
-        "customers_together",
-        "lift",
-    )
-    return listed.join(parts, "bundle_id").select(
+    return lists.where(F.col("anchor").isNull()).select(
         F.lit(job.as_of).alias("as_of"),
         "region",
         "segment",
@@ -289,31 +284,75 @@ def _bundles(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
         F.lit(0).alias("discount_bps"),
         "score",
         F.lit(None).cast("double").alias("expected_profit_cents"),
-        evidence.alias("evidence"),
+        "evidence",
         F.lit(json.dumps(dict(sorted(job.inputs.items())))).alias("inputs"),
     )
 
 
-def _parts(job: Job, listed: DataFrame) -> DataFrame:
-    """The components of each bundle, by SKU, each with its substitutes."""
-    sku = (
-        listed.select("bundle_id", "skus")
-        .dropDuplicates(["bundle_id"])
-        .select("bundle_id", F.explode("skus").alias("sku"))
+def evaluated(job: Job) -> list[Measure]:
+    """What later orders say of bundles learned from the first 80 % of the window's days, by region and for everything;
+    see `kernels.completion.measured`.
+    """
+    day = F.date_diff(F.min(F.col("ordered_at")).cast("date"), F.lit(job.as_of))
+    bought = facts.lines(job, window_days=job.rules.learning.window_days)
+    orders = (
+        bought.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
+        .groupBy("region", "order_id")
+        .agg(
+            F.min("customer_id").alias("customer"),
+            F.array_sort(F.collect_set("sku")).alias("skus"),
+            day.cast("int").alias("day"),
+        )
+        .where(F.size("skus") <= job.rules.learning.max_basket)
+        .select("region", F.lit(ALL).alias("segment"), "customer", "skus", "day")
     )
-    empty = F.array().cast("array<struct<sku:string,floor_cents:bigint>>")
-    component = F.struct(
-        "sku",
-        F.lit(1).alias("quantity"),
-        F.lit(None).cast("long").alias("floor_cents"),
-        F.coalesce("substitutes", empty).alias("substitutes"),
-    )
-    return (
-        sku.join(substitutes.repairs(job), "sku", "left")
-        .groupBy("bundle_id")
-        .agg(F.array_sort(F.collect_list(component), _by_sku).alias("components"))
-    )
+    values = _packed(orders).select(F.explode(F.array("region", F.lit(ALL))).alias("place"), F.lit(ORDERS), "packed")
+    everywhere = job.spark.createDataFrame([(name,) for name in (*job.regions.names, ALL)], "place string")
+    known = everywhere.crossJoin(F.broadcast(catalogue(job).select("kind", "packed")))
+    asked = values.union(known).toDF("place", "kind", "packed").groupBy("place").applyInArrow(_asker(job), MEASURED)
+    return [Measure(*row) for row in asked.collect()]
 
 
-def _by_sku(left: Column, right: Column) -> Column:
-    return F.when(left["sku"] < right["sku"], -1).when(left["sku"] > right["sku"], 1).otherwise(0)
+def _before_any_trial(rows: pa.Table) -> pa.Table:
+    """Without what factors and substitutes say: they were learned from the orders that are asked, too."""
+    return rows.filter(pc.invert(pc.is_in(rows["kind"], pa.array(["agreed", "alike", "apart"]))))
+
+
+MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
+
+
+def _asker(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
+    k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
+    rules, held = job.rules, _holding(job)
+
+    def measure(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
+        region, values = key[0].as_py(), _by_kind(rows)
+        found: list[Measure] = []
+        if ORDERS in values:
+            shop = Shop(_before_any_trial(values[SHOP][0]), held)
+            found = completion.measured(pa.concat_tables(values[ORDERS]), shop, rules, region=region, k=k[region])
+        columns = list(zip(*found, strict=True)) or [[] for _ in Measure._fields]
+        types = (*[pa.string()] * 3, *[pa.float64()] * 3, pa.int64())
+        return pa.table([pa.array(each, kind) for each, kind in zip(columns, types, strict=True)], Measure._fields)
+
+    return measure
+
+
+def _packed(placed: DataFrame) -> DataFrame:
+    """Rows with a region and a segment as one value for each of these and each task; further columns are kept."""
+    return placed.mapInArrow(_pack, "region string, segment string, packed binary")
+
+
+def _pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """One value per region and segment that a task meets, of all other columns."""
+    held = list(batches)
+    if not held:
+        return
+    orders = pa.Table.from_batches(held)
+    for place in orders.select(["region", "segment"]).group_by(["region", "segment"]).aggregate([]).to_pylist():
+        here = pc.and_(pc.equal(orders["region"], place["region"]), pc.equal(orders["segment"], place["segment"]))
+        value = shops.to_bytes(orders.filter(here).drop_columns(["region", "segment"]))
+        yield pa.record_batch(
+            [pa.array([place["region"]]), pa.array([place["segment"]]), pa.array([value], pa.binary())],
+            names=["region", "segment", "packed"],
+        )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts, substitutes
+from spark_jobs import delta, facts, forbidden, substitutes
 from spark_jobs.facts import Job
 from spark_jobs.kernels import content, later, protocol, votes
 from spark_jobs.kernels import shelf as shelves
@@ -41,7 +41,7 @@ lift double, place int"""
 def completed(job: Job, made: DataFrame, lists: DataFrame) -> tuple[DataFrame, DataFrame]:
     """`made` (rows of `bundles`) and `lists` (of `bundle_sets`) with answers for the products that have no list."""
     made, lists = made.persist(), lists.persist()
-    found = _told_once(answers(job, missing(job, lists)), made).persist()
+    found = _told_once(forbidden.possible(job, answers(job, missing(job, lists))), made).persist()
     return made.unionByName(_bundles(job, found, made)), lists.unionByName(_lists(job, found))
 
 

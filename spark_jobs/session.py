@@ -196,7 +196,7 @@ def _compile_kernels() -> None:
     import numpy as np
     import pyarrow as pa
 
-    from spark_jobs.kernels import cells, lines, nearest, pairs, sets
+    from spark_jobs.kernels import cells, cover, lines, nearest, pairs, sets
 
     cell = cells.cell(pa.chunked_array([["someone"]]), pa.chunked_array([[["a", "b"]]]))
     pairs.best_companions(cell, min_customers=1, top=1, damping=0.0)
@@ -204,9 +204,10 @@ def _compile_kernels() -> None:
     bought = pa.table({"order_id": ["1", "1", "2"], "ordered_at": at, "sku": ["a", "b", "a"], "customer_id": ["c"] * 3})
     part = lines.packed(bought, "here", {}, "everyone")
     lines.joined([part, part], decay=lines.Decay(1, 0, 1), max_basket=2, max_item_orders=2)
-    starts, others = np.array([0, 1, 2], np.int64), np.array([1, 0], np.int32)
     list(nearest.nearest(np.ones((2, 1), np.float32), np.array([0, 1], np.int32), alike=1, others=1))
-    sets.count_sets(cell, np.array([0, 1], np.int32), starts, others, max_components=2, min_customers=1)
+    sets.frequent_sets(cell, min_orders=1, min_customers=1)
+    one = np.array([1], np.int32)
+    cover.choose(one, np.ones(1), np.array([0, 1], np.int64), one, np.zeros(2, np.int32), per_anchor=1)
 
 
 WARM = """

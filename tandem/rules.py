@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from tandem import config
+from tandem.errors import ConfigError
 
 Share = Annotated[int, msgspec.Meta(ge=0, le=9_999)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -48,6 +52,72 @@ class Bundling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     exclude_categories: list[str] = []
     """Categories (any level, as written in the catalogue) that are never bundled."""
     exclude_skus: list[str] = []
+    variety_lift: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    """Two products of one category are varieties that shoppers take together, not substitutes, from this lift on; 0:
+    never."""
+    varieties_per_anchor: Annotated[int, msgspec.Meta(ge=0)] = 2
+    """Bundles of two varieties kept per anchor."""
+    max_price_ratio: Annotated[float, msgspec.Meta(ge=1)] = 30.0
+    """The dearest component costs at most so many times the cheapest."""
+    larger_sets: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.4
+    """What an anchor's best set of 3 or 4 is worth in its list, against its best pair at 1."""
+    diversity: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25
+    """How much a list prefers offers for different needs: 0 not at all."""
+    reach: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    """What bringing a product to a shopper for the first time is worth, against an anchor's best offer at 1."""
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Products: those that any of the lists names."""
+
+    sku: list[str] = []
+    brand: list[str] = []
+    category: list[str] = []
+    """Any level, as written in the catalogue."""
+
+    def __post_init__(self) -> None:
+        if not (self.sku or self.brand or self.category):
+            raise ValueError("name at least one sku, brand or category")
+
+
+Action = Literal["pin", "boost", "bury", "exclude", "never_together", "always_with"]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"companions": "with"}):
+    """What a merchandiser asks for; see docs/merchandising.md."""
+
+    action: Action
+    products: Selector
+    companions: Selector | None = None
+    """`with` in the file."""
+    factor: Annotated[float, msgspec.Meta(gt=1)] = 2.0
+    """boost multiplies the score by it, bury divides."""
+    start: dt.date | None = None
+    """First as_of it holds for, UTC."""
+    end: dt.date | None = None
+    """Last as_of it holds for, UTC."""
+    regions: list[str] = []
+    """Where it holds; empty: everywhere."""
+    segments: list[str] = []
+    """For whom it holds (`*`: those without a segment of their own); empty: for all."""
+    because: str = ""
+
+    def __post_init__(self) -> None:
+        if self.companions is None and self.action in ("pin", "never_together", "always_with"):
+            raise ValueError(f"{self.action} needs `with`: the products on the other side")
+        if self.action == "pin" and (self._wide(self.products) or self._wide(self.companions)):
+            raise ValueError("pin names products by sku alone, not by brand or category")
+        if self.action == "pin" and self.companions and len(self.companions.sku) > 3:
+            raise ValueError("pin takes at most 3 companions")
+        if self.start and self.end and self.end < self.start:
+            raise ValueError(f"end {self.end} is before start {self.start}")
+
+    @staticmethod
+    def _wide(selector: Selector | None) -> bool:
+        return selector is not None and bool(selector.brand or selector.category)
+
+    def holds_on(self, day: dt.date) -> bool:
+        return (self.start is None or self.start <= day) and (self.end is None or day <= self.end)
 
 
 class Cold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,8 +146,47 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bundling: Bundling = Bundling()
     cold: Cold = Cold()
     pricing: Pricing = Pricing()
+    rule: list[Rule] = []
 
 
 def load(folder: Path | None) -> Rules:
     """The rules in force: `rules.toml` in `folder`, or Tandem's defaults."""
-    return config.load(config.path_of(folder, "rules.toml"), Rules)
+    path = config.path_of(folder, "rules.toml")
+    try:
+        return config.load(path, Rules)
+    except ConfigError as error:
+        raise ConfigError(_with_line(str(error), path)) from error
+
+
+def lines(path: Path) -> list[int]:
+    """The line in the file at `path` at which each `[[rule]]` begins, from 1, in their order."""
+    found, inside = [], None
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if inside is None and line.strip().replace(" ", "").startswith("[[rule]]"):
+            found.append(number)
+        for quotes in ('"""', "'''"):
+            if inside in (None, quotes) and line.count(quotes) % 2:
+                inside = None if inside else quotes
+    return found
+
+
+def _with_line(message: str, path: Path) -> str:
+    """`message` with the line of the rule that it is about."""
+    if not (key := re.search(r"key rule\[(\d+|\.\.\.)\]", message)):
+        return message
+    wrong = next(place for place, rule in enumerate(_raw(path)) if not _right(rule))
+    places = lines(path)
+    where = f"rule {wrong + 1}" + (f" (line {places[wrong]})" if wrong < len(places) else "")
+    return message.replace(key[0], f"key {where}", 1)
+
+
+def _raw(path: Path) -> list[Any]:
+    return list(tomllib.loads(path.read_text(encoding="utf-8"))["rule"])
+
+
+def _right(rule: Any) -> bool:
+    try:
+        msgspec.convert(rule, Rule)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -26,6 +26,9 @@ READ = ("bundles", "bundle_sets", "products", "prices", "releases", "evaluations
 SHIPPED = "hit@5/ranker"
 """The metric of what is shipped: shoppers who find what they wanted among the first five."""
 
+BY_RULE = "(evidence.basis = 'rule' AND evidence.customers_together = 0 AND evidence.orders_together = 0)"
+"""A bundle that a merchandiser asks for tells nothing about customers, so it needs none."""
+
 
 class Measured(NamedTuple):
     """One gate of one region: what it asks for and what was found."""
@@ -115,7 +118,7 @@ def _measure_region(
     below_floor = _below_floor(connection, here, pricing)
     below_k = connection.sql(f"""
         SELECT bundle_id || ' with ' || evidence.customers_together FROM built
-        WHERE {here} AND evidence.customers_together < {region.k} ORDER BY ALL
+        WHERE {here} AND evidence.customers_together < {region.k} AND NOT {BY_RULE} ORDER BY ALL
     """).fetchall()
 
     def measured(gate: str, figure: float, examples: list[str]) -> Measured:

@@ -359,8 +359,8 @@ SUBSTITUTES = Table(
 
 _EVIDENCE = Struct(
     (
-        Column("matched", "string", "Level that supports it: segment, region, global; category, content or popular"),
-        Column("basis", "string", "counts; factors where counts are thin and the factor model agrees; else the level"),
+        Column("matched", "string", "Level that supports it: segment, region, global; category, content or popular; none"),
+        Column("basis", "string", "counts; factors where counts are thin and they agree; rule where it is asked for; else the level"),
         Column(
             "orders_together",
             "long",
@@ -369,7 +369,7 @@ _EVIDENCE = Struct(
         Column(
             "customers_together",
             "long",
-            "Distinct customers of those orders, or of the companion at that level; at least k",
+            "Distinct customers of those orders, or of the companion at that level; at least k, or 0 by a rule alone",
         ),
         Column(
             "lift",
@@ -415,7 +415,11 @@ BUNDLES = Table(
             "What the bundle holds, by SKU",
         ),
         Column("discount_bps", "integer", "Discount on the sum of the prices, basis points"),
-        Column("score", "double", "What bundles of an anchor are ranked by"),
+        Column(
+            "score",
+            "double",
+            "How good the bundle is among all: attach rate at each of its products, times lift per companion ^ 0.3",
+        ),
         _optional(
             "expected_profit_cents",
             "double",
@@ -451,7 +455,7 @@ BUNDLE_SETS = Table(
                         Column(
                             "matched",
                             "string",
-                            "Level of the evidence: segment, region, global; category, content or popular",
+                            "Level of the evidence: segment, region, global; category, content or popular; none",
                         ),
                     )
                 )

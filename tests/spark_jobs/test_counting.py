@@ -63,21 +63,79 @@ def test_only_pairs_of_enough_customers_are_given_and_the_best_come_first(basket
         assert (np.diff(own) <= 0).all()
 
 
+def named(cell: cells.Cell, found: sets.Sets) -> dict[tuple[str, ...], tuple[int, int]]:
+    names = cell.skus.to_pylist()
+    keys = [tuple(names[item] for item in row if item != sets.ABSENT) for row in found.items]
+    assert len(set(keys)) == len(keys), "a set is given once"
+    return {
+        key: (int(orders), int(customers))
+        for key, orders, customers in zip(keys, found.orders, found.customers, strict=True)
+    }
+
+
 @relaxed
-@given(BASKETS, st.integers(1, 2))
-def test_sets_of_two_to_four_equal_self_joins(baskets: Baskets, k: int):
+@given(BASKETS, st.integers(1, 3), st.integers(1, 3), st.integers(2, 4))
+def test_frequent_sets_are_all_that_self_joins_find(baskets: Baskets, k: int, orders: int, largest: int):
+    cell = cell_of(baskets)
+    found = sets.frequent_sets(cell, min_orders=orders, min_customers=k, max_components=largest)
+    wanted = {
+        key: value
+        for size in range(2, largest + 1)
+        for key, value in in_sql(baskets, size).items()
+        if value[1] >= k and (size == 2 or value[0] >= orders)
+    }
+    assert named(cell, found) == wanted
+
+
+@relaxed
+@given(
+    BASKETS,
+    st.sets(st.tuples(st.sampled_from("pqrstuvw"), st.sampled_from("pqrstuvw"))),
+    st.sets(st.sampled_from("pqrs")),
+)
+def test_no_frequent_set_is_missed_that_the_rules_allow(
+    baskets: Baskets, apart: set[tuple[str, str]], unusable: set[str]
+):
+    cell = cell_of(baskets)
+    names = np.array(cell.skus.to_pylist())
+
+    def may_meet(first: cells.Ints, second: cells.Ints, *_: cells.Ints) -> np.ndarray:
+        return np.array([not {(a, b), (b, a)} & apart for a, b in zip(names[first], names[second], strict=True)], bool)
+
+    found = sets.frequent_sets(
+        cell,
+        min_orders=1,
+        min_customers=1,
+        usable=np.array([name not in unusable for name in names], bool),
+        joined=may_meet,
+    )
+    wanted = {
+        key: value
+        for size in (2, 3, 4)
+        for key, value in in_sql(baskets, size).items()
+        if not set(key) & unusable
+        and (size == 2 or not any(pair in apart or pair[::-1] in apart for pair in combinations(key, 2)))
+    }
+    assert named(cell, found) == wanted
+
+
+@relaxed
+@given(BASKETS)
+def test_sets_that_somebody_names_are_counted_whatever_they_are(baskets: Baskets):
     cell = cell_of(baskets)
     names = cell.skus.to_pylist()
-    items = np.arange(len(names), dtype=np.int32)
-    others = np.array([b for a in items for b in items if b != a], np.int32)
-    starts = np.arange(len(names) + 1, dtype=np.int64) * (len(names) - 1)
-    found = sets.count_sets(cell, items, starts, others, max_components=4, min_customers=k)
-    counted: dict[tuple[str, ...], set[tuple[int, int]]] = {}
-    for row, orders, customers in zip(found.items, found.orders, found.customers, strict=True):
-        key = tuple(sorted(names[item] for item in row if item != sets.ABSENT))
-        counted.setdefault(key, set()).add((int(orders), int(customers)))
-    wanted = {key: {v} for size in (2, 3, 4) for key, v in in_sql(baskets, size).items() if v[1] >= k}
-    assert counted == wanted
+    items = np.array(
+        [
+            (*chosen, *[sets.ABSENT] * (4 - size))
+            for size in (2, 3, 4)
+            for chosen in combinations(range(len(names)), size)
+        ],
+        np.int32,
+    ).reshape(-1, 4)
+    orders, customers = sets.count_sets(cell, items)
+    wanted = {key: value for size in (2, 3, 4) for key, value in in_sql(baskets, size).items()}
+    keys = [tuple(names[item] for item in row if item != sets.ABSENT) for row in items]
+    assert [wanted.get(key, (0, 0)) for key in keys] == list(zip(orders.tolist(), customers.tolist(), strict=True))
 
 
 def test_orders_without_a_customer_count_as_one_customer_each():
