@@ -359,8 +359,14 @@ SUBSTITUTES = Table(
 
 _EVIDENCE = Struct(
     (
-        Column("matched", "string", "Level that supports it: segment, region, global; category, content or popular; none"),
-        Column("basis", "string", "counts; factors where counts are thin and they agree; rule where it is asked for; else the level"),
+        Column(
+            "matched", "string", "Level that supports it: segment, region, global; category, content or popular; none"
+        ),
+        Column(
+            "basis",
+            "string",
+            "counts; factors where counts are thin and they agree; rule where it is asked for; else the level",
+        ),
         Column(
             "orders_together",
             "long",

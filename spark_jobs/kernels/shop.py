@@ -24,8 +24,8 @@ SCHEMA = pa.schema(
     [("kind", pa.string()), ("sku", pa.string()), ("other", pa.string()), ("more", pa.string()), ("number", pa.int64())]
 )
 """Rows by kind. product: sku, category, brand. price: sku, region, -, minor units. agreed: sku, neighbour of another
-need. alike: sku, what may stand in for it, -, rank from 1. apart: sku, a substitute that is rarely in one order with it. rule: sku, side, -, place of the
-rule. pin: anchor, all SKUs, place of its rule, place among the pins."""
+need. alike: sku, what may stand in for it, -, rank from 1. apart: sku, a substitute that is rarely in one order with
+it. rule: sku, side, -, place of the rule. pin: anchor, all SKUs, place of its rule, place among the pins."""
 PRODUCTS, COMPANIONS = "products", "with"
 BETWEEN = "\t"
 """Between the SKUs of a pin."""
