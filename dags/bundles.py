@@ -159,6 +159,7 @@ def bundles() -> None:
     embeddings = _spark("embeddings", "neighbours", pinned)
     substitutes = _spark("substitutes", "substitutes", pinned)
     elasticity = _spark("elasticity", "elasticities", pinned)
+    ranking = _spark("ranking", "rankings", pinned)
     made = _spark("bundles", "bundles", pinned)
     pricing = _spark("pricing", "bundles", pinned)
     evaluation = _spark("evaluation", "evaluations", pinned)
@@ -175,6 +176,7 @@ def bundles() -> None:
     segments >> affinity >> embeddings >> made >> pricing >> passed >> publish
     segments >> substitutes >> made
     segments >> elasticity >> pricing
+    segments >> ranking >> made
     segments >> evaluation >> passed
 
 

@@ -18,6 +18,7 @@ from spark_jobs import (
     evaluation,
     events,
     pricing,
+    ranking,
     segments,
     substitutes,
 )
@@ -58,6 +59,13 @@ def _elasticity(job: Job) -> None:
     delta.replace_day(elasticity.elasticities(job), job.settings, "elasticities", job.as_of)
 
 
+def _ranking(job: Job) -> None:
+    ranked, model = ranking.rankings(job)
+    delta.replace_day(ranked, job.settings, "rankings", job.as_of)
+    if model is not None:
+        delta.replace_day(model, job.settings, "ranking_models", job.as_of)
+
+
 def _bundles(job: Job) -> None:
     made, lists = cold.completed(job, *bundles.bundles_and_lists(job))
     delta.replace_day(made, job.settings, "bundles", job.as_of)
@@ -79,6 +87,7 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "embeddings": _embeddings,
     "substitutes": _substitutes,
     "elasticity": _elasticity,
+    "ranking": _ranking,
     "bundles": _bundles,
     "pricing": _pricing,
     "evaluation": _evaluation,

@@ -139,10 +139,31 @@ class Pricing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Below this lift a bundle is not offered at all."""
 
 
+class Ranking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What companions of an anchor are ranked for."""
+
+    objective: Literal["hits", "discovery", "revenue", "profit"] = "hits"
+    """hits: that one of the five is wanted; discovery: that it is not one of the products everybody knows; revenue and
+    profit: what the wanted ones bring."""
+    tail_weight: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.35
+    """The point on the frontier: what a hit outside the 100 most popular products is worth beside any hit."""
+    discovery_tail_weight: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.6
+    """The same, where the objective is discovery."""
+    kept: Annotated[int, msgspec.Meta(ge=5, le=50)] = 10
+    """Companions kept per anchor."""
+    retrain_days: Annotated[int, msgspec.Meta(ge=0, le=90)] = 7
+    """A model is used again for so many days, as long as orders did not grow or shrink by more than 5 %."""
+
+    @property
+    def weight_of_tail(self) -> float:
+        return self.discovery_tail_weight if self.objective == "discovery" else self.tail_weight
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `rules.toml`."""
 
     learning: Learning = Learning()
+    ranking: Ranking = Ranking()
     bundling: Bundling = Bundling()
     cold: Cold = Cold()
     pricing: Pricing = Pricing()

@@ -297,6 +297,38 @@ AFFINITY = Table(
     constraints={"both_within_anchor": "orders_both <= orders_anchor", "rank_from_one": "rank >= 1"},
 )
 
+RANKINGS = Table(
+    name="rankings",
+    grain="as_of × region × segment × anchor × companion",
+    columns=(
+        _AS_OF,
+        _REGION,
+        _SEGMENT,
+        Column("anchor", "string", "The product looked at (SKU)"),
+        Column("companion", "string", "The product offered with it (SKU)"),
+        Column("rank", "integer", "Place among the anchor's companions, from 1; the first five are chosen together"),
+        Column("score", "double", "Probability times what a hit is worth under rules.toml's objective and tail_weight"),
+        Column("probability", "double", "Estimated probability that an order with the anchor holds the companion"),
+        Column("customers_both", "long", "Distinct customers who bought both; below the region's k: never published"),
+        Column("matched", "string", "Finest evidence: segment, region, global, category, content or popular"),
+        Column("why", Array("string"), "The evidence, as name=figure: orders_together=37, confidence=0.21"),
+    ),
+    partitions=("as_of", "region"),
+    constraints={"rank_from_one": "rank >= 1"},
+)
+
+RANKING_MODELS = Table(
+    name="ranking_models",
+    grain="as_of on which a model of the ranker was learned",
+    columns=(
+        _AS_OF,
+        Column("model", "string", "XGBoost's UBJSON in Base64; empty: smoothed confidence did as well"),
+        Column("orders", "long", "Orders in the window that it was learned in"),
+        Column("fingerprint", "string", "Of orders, catalogue and code: the same give the same model"),
+    ),
+    partitions=("as_of",),
+)
+
 NEIGHBOURS = Table(
     name="neighbours",
     grain="as_of × product × neighbour",
@@ -562,6 +594,8 @@ TABLES: dict[str, Table] = {
         SEGMENT_MODELS,
         SEGMENT_DECISIONS,
         AFFINITY,
+        RANKINGS,
+        RANKING_MODELS,
         NEIGHBOURS,
         SUBSTITUTES,
         ELASTICITIES,
