@@ -173,11 +173,11 @@ def bundles() -> None:
         execution_timeout=JOB_TIMEOUT,
         map_index_template="{{ task.application_args[-1] }}",
     ).expand(application_args=passed)
-    segments >> affinity >> embeddings >> made >> pricing >> passed >> publish
+    segments >> affinity >> embeddings >> made >> pricing
     segments >> substitutes >> made
     segments >> elasticity >> pricing
     segments >> ranking >> made
-    segments >> evaluation >> passed
+    pricing >> evaluation >> passed >> publish
 
 
 bundles()

@@ -81,6 +81,19 @@ def _evaluation(job: Job) -> None:
     delta.replace_day(evaluation.evaluations(job), job.settings, "evaluations", job.as_of)
 
 
+def evaluate(settings: Settings, as_of: date, say: Say) -> None:
+    """Every measure there is for the build of a day, printed and kept in the evaluations table."""
+    from spark_jobs.kernels.protocol import Measure
+
+    spark = sessions.create(settings, f"tandem evaluate {as_of}")
+    job = job_of(spark, settings, as_of)
+    delta.replace_day(evaluation.evaluations(job, thorough=True), settings, "evaluations", as_of)
+    rows = delta.read_day(spark, settings, "evaluations", as_of).select(*Measure._fields).collect()
+    say(evaluation.told([Measure(*row) for row in rows]))
+    ranking_rules = job.rules.ranking
+    say(f"chosen in rules.toml: objective {ranking_rules.objective}, tail weight {ranking_rules.weight_of_tail:g}")
+
+
 JOBS: dict[str, Callable[[Job], None]] = {
     "segments": _segments,
     "affinity": _affinity,
@@ -100,16 +113,19 @@ def run_job(
 ) -> None:
     """One job for one day, on the pinned versions of the facts (default: the newest)."""
     spark.catalog.clearCache()
-    JOBS[name](
-        Job(
-            spark=spark,
-            settings=settings,
-            as_of=as_of,
-            inputs=inputs or lake.versions(settings),
-            regions=regions_file.load(settings.config_folder),
-            segments=segments_file.load(settings.config_folder),
-            rules=rules_file.load(settings.config_folder),
-        )
+    JOBS[name](job_of(spark, settings, as_of, inputs))
+
+
+def job_of(spark: SparkSession, settings: Settings, as_of: date, inputs: Mapping[str, int] | None = None) -> Job:
+    """What a job is given for a day, on the pinned versions of the facts (default: the newest)."""
+    return Job(
+        spark=spark,
+        settings=settings,
+        as_of=as_of,
+        inputs=inputs or lake.versions(settings),
+        regions=regions_file.load(settings.config_folder),
+        segments=segments_file.load(settings.config_folder),
+        rules=rules_file.load(settings.config_folder),
     )
 
 

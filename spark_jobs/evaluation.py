@@ -1,68 +1,162 @@
-"""Does it hold on later orders? Each ranking learned before a day is asked what the baskets after it hold.
+"""Does it hold on later orders? Each ranking learned before a day is asked what the orders since then hold.
 
-Query: an anchor in a later basket; relevant: the basket's other products. hit@5: share of queries with a relevant
-product among the ranking's first five. Intervals: bootstrap by customer (Efron & Tibshirani 1993, percentile).
+The protocol is that of kernels/protocol.py: the window's first 80 % of days are learned from, the rest is asked about.
+Every other part (segments, bundles, prices …) measures itself on later data in a function `evaluated(job)`, and this
+job unites their rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import facts
+from spark_jobs import cold, delta, embeddings, ranking, segments, substitutes
 from spark_jobs.facts import Job
-from spark_jobs.kernels import cells, pairs
+from spark_jobs.kernels import baselines, judged
+from spark_jobs.kernels.baselines import Postings
+from spark_jobs.kernels.cells import Ints
+from spark_jobs.kernels.history import history
+from spark_jobs.kernels.nearest import nearest
+from spark_jobs.kernels.protocol import LEARNED_SHARE, NDCG_FIRST, Measure
 from tandem.segments import ALL
 
-HOLDOUT_DAYS = 28
-FIRST = 5
-LARGEST, SMALLEST = 100, 2
-RESAMPLES = 400
-SEED = 11
+RATED_DAYS = 28
+"""Outcomes of bundles are counted over so many days."""
 NORMAL_95 = 1.959964
 """Quantile of the normal distribution for a 95 % interval."""
-RANKINGS = {"popularity": None, "confidence": 0.0, "score": None, "lift": 1.0}
-"""Ranking to the damping that its score has; popularity has none, `score` has the rules'."""
-MEASURED = "region string, metric string, value double, low double, high double, queries long"
+FRONTIER = (0.0, 0.2, 0.5, 1.0)
+WHOLE_FRONTIER = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
+"""Weights of the tail whose hits, tail and coverage are told: in the nightly build, and by `tandem evaluate`."""
+MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
+EPOCH = date(1970, 1, 1)
+PARTS: tuple[Callable[[Job], list[Measure]], ...] = (
+    segments.evaluated,
+    substitutes.evaluated,
+    cold.evaluated,
+)
+"""What measures itself on later data."""
 
 
-def evaluations(job: Job) -> DataFrame:
-    """The evaluations table of the day: learned until HOLDOUT_DAYS before it, asked about the days since."""
-    cut = job.as_of - timedelta(days=HOLDOUT_DAYS)
-    learning = job.rules.learning
-    before = facts.baskets(facts.lines(job, window_days=learning.window_days, before=cut), learning.max_basket)
-    after = facts.baskets(facts.lines(job, window_days=HOLDOUT_DAYS), LARGEST)
-    both = before.withColumn("later", F.lit(False)).unionByName(after.withColumn("later", F.lit(True)))
-    placed = both.select(
-        F.explode(F.array("region", F.lit(ALL))).alias("cell"), F.col("customer_id").alias("customer"), "skus", "later"
-    )
-    asked = placed.groupBy("cell").applyInArrow(_measurer(job), MEASURED)
-    return asked.unionByName(outcome_rates(job)).select(
+def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
+    """The evaluations table of the day.
+
+    The ranker and the quick baselines for all regions together, the baselines for each region; `thorough`: the ranker
+    in each region too, every textbook ranking, and more points of the frontier.
+    """
+    held = ranking.orders(job).persist()
+    cut = cut_of(held, job.as_of)
+    told = [measure for part in PARTS for measure in part(job)]
+    of_parts = job.spark.createDataFrame(told, MEASURED)
+    rates = outcome_rates(job).withColumn("segment", F.lit(ALL))
+    found = ranked(job, held, cut, thorough=thorough).unionByName(rates).unionByName(of_parts)
+    return found.select(
         F.lit(job.as_of).alias("as_of"),
-        "region",
-        F.lit(ALL).alias("segment"),
-        "metric",
-        "value",
-        "low",
-        "high",
-        "queries",
+        *delta.names(MEASURED),
         F.lit(cut).alias("learned_before"),
     )
 
 
+def cut_of(held: DataFrame, as_of: date) -> date:
+    """The first day that is asked about: after LEARNED_SHARE of the days that have orders in `held`."""
+    days = sorted(row.day for row in held.select("day").distinct().collect())
+    return EPOCH + timedelta(days=days[min(int(len(days) * LEARNED_SHARE), len(days) - 1)]) if days else as_of
+
+
+def ranked(job: Job, held: DataFrame, cut: date, *, thorough: bool) -> DataFrame:
+    """MEASURED of the rankings, everywhere and in each region. A task holds its level's orders, see `ranking`."""
+    known = ranking.products(job, before=cut, listed=False).persist()
+    before = held.where(F.col("day") < F.lit((cut - EPOCH).days))
+    model = ranking.train(before, known, before.count())
+    cells = held.withColumn("cell", F.explode(F.array("region", F.lit(ALL))))
+    names = F.array(*[F.lit(name) for name in (*job.regions.names, ALL)])
+    placed = known.withColumn("cell", F.explode(names))
+    return (
+        cells.groupBy("cell").cogroup(placed.groupBy("cell")).applyInArrow(_judge(job, cut, model, thorough), MEASURED)
+    )
+
+
+Judge = Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]
+
+
+def _judge(job: Job, cut: date, model: bytes | None, thorough: bool) -> Judge:
+    damping, tail_weight = job.rules.learning.popularity_damping, job.rules.ranking.weight_of_tail
+    day = (cut - EPOCH).days
+
+    def judge(key: tuple[pa.Scalar, ...], orders: pa.Table, products: pa.Table) -> pa.Table:
+        region = key[0].as_py()
+        found = judged.judged(
+            region,
+            history(orders, products),
+            day,
+            model,
+            damping=damping,
+            tail_weight=tail_weight,
+            frontier=WHOLE_FRONTIER if thorough else FRONTIER,
+            rank=thorough or region == ALL,
+            more=baselines.BASELINES | {"als": _als} if thorough else {},
+        )
+        return _table(list(found))
+
+    return judge
+
+
+def _als(held: Postings) -> Ints:
+    """Shape (products, 10): nearest by item factors of customers × products (Hu, Koren & Volinsky, ICDM 2008)."""
+    orders = held.orders
+    owner = np.repeat(orders.customer, orders.sizes)
+    customers = int(orders.customer.max(initial=0)) + 1
+    vectors = embeddings.factors(owner, orders.items, customers, orders.products)
+    lists = np.full((orders.products, NDCG_FIRST), -1, np.int32)
+    nothing = np.zeros(orders.products, np.int32)
+    for item, other, _, _, rank in nearest(vectors, nothing, alike=NDCG_FIRST, others=1):
+        lists[item, rank - 1] = other
+    return lists
+
+
+def _table(found: list[Measure]) -> pa.Table:
+    text, number = pa.string(), pa.float64()
+    kinds = (text, text, text, number, number, number, pa.int64())
+    schema = pa.schema(list(zip(Measure._fields, kinds, strict=True)))
+    return pa.Table.from_pylist([each._asdict() for each in found], schema)
+
+
+def told(rows: list[Measure]) -> str:
+    """The rankings of all regions together as text: side by side with their intervals, then the frontier."""
+    everywhere = {row.metric: row for row in rows if row.region == ALL and row.segment == ALL}
+    names = ("hit@5", "tail@5", "ndcg@10", "coverage")
+    subjects = sorted(
+        (metric.removeprefix("hit@5/") for metric in everywhere if metric.startswith("hit@5/")),
+        key=lambda name: -everywhere[f"hit@5/{name}"].value,
+    )
+    lines = [f"{'ranking':<22}" + "".join(f"{name:>24}" for name in names)]
+    lines += [_line(subject, [everywhere.get(f"{name}/{subject}") for name in names]) for subject in subjects]
+    points = [metric.removeprefix("frontier_hit@5/") for metric in everywhere if metric.startswith("frontier_hit@5/")]
+    points.sort(key=lambda point: float(point.rpartition("=")[2]))
+    lines += [_line(point, [everywhere.get(f"frontier_{name}/{point}") for name in names]) for point in points]
+    rest = sorted(row for row in rows if row.metric.partition("/")[0].removeprefix("frontier_") not in names)
+    lines += ["", *(f"{row.region:<12} {row.segment:<16} {row.metric:<44}{_figure(row)}" for row in rest)]
+    return "\n".join(lines)
+
+
+def _line(name: str, found: list[Measure | None]) -> str:
+    return f"{name:<22}" + "".join(f"{_figure(each) if each else '':>24}" for each in found)
+
+
+def _figure(row: Measure) -> str:
+    return f"{row.value:.4f} ({row.low:.4f} {row.high:.4f})" if row.low != row.high else f"{row.value:.4f}"
+
+
 def outcome_rates(job: Job) -> DataFrame:
-    """What became of the bundles shown in the last HOLDOUT_DAYS: clicks, carts and purchases per exposure, by region.
+    """What became of the bundles shown in the last RATED_DAYS: clicks, carts and purchases per exposure, by region.
 
     Interval: Wilson 1927, JASA 22. A region in which nothing was shown has no rows.
     """
-    cut = job.as_of - timedelta(days=HOLDOUT_DAYS)
+    cut = job.as_of - timedelta(days=RATED_DAYS)
     recent = (F.col("day") >= F.lit(cut)) & (F.col("day") < F.lit(job.as_of))
     shown = job.fact("exposures").where(recent).groupBy("region").agg(F.count("*").alias("queries"))
     done = job.fact("outcomes").where(recent).groupBy("region", "kind").agg(F.count("*").alias("done"))
@@ -78,99 +172,3 @@ def outcome_rates(job: Job) -> DataFrame:
         F.least((centre + spread) / (1 + z2n), F.lit(1.0)).alias("high"),
         "queries",
     )
-
-
-def _measurer(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
-    damping, top = job.rules.learning.popularity_damping, job.rules.learning.top
-
-    def measure(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        later = rows["later"].combine_chunks()
-        learned, asked = rows.filter(pc.invert(later)), rows.filter(later)
-        found = list(measured(learned, asked, damping, top)) if len(learned) and len(asked) else []
-        names = ("metric", "value", "low", "high", "queries")
-        columns = list(zip(*found, strict=True)) or [[] for _ in names]
-        types = (pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int64())
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
-        region = pa.array([key[0].as_py()] * len(found), pa.string())
-        return pa.table([region, *arrays], names=["region", *names])
-
-    return measure
-
-
-def measured(
-    learned: pa.Table, asked: pa.Table, damping: float, top: int
-) -> Iterator[tuple[str, float, float, float, int]]:
-    """Each ranking's measures; rows are (customer, skus) of both periods."""
-    cell = cells.cell(learned["customer"], learned["skus"])
-    queries = _queries(cell, asked)
-    for name, own in RANKINGS.items():
-        wanted = damping if name == "score" else own
-        lists = _popular(cell) if wanted is None else _listed(cell, wanted, top)
-        hit = _hits(queries, lists, len(cell.skus))
-        low, high = _interval(hit, queries.customer)
-        yield f"hit@{FIRST}/{name}", float(hit.mean()) if len(hit) else 0.0, low, high, len(hit)
-    listed = _listed(cell, damping, top)
-    served = (listed[:, 0] >= 0)[queries.anchor]
-    low, high = _interval(served, queries.customer)
-    yield "coverage/score", float(served.mean()) if len(served) else 0.0, low, high, len(served)
-
-
-class _Queries:
-    """Later baskets as pairs of an anchor and its basket, in products known before."""
-
-    def __init__(self, anchor: cells.Ints, order: cells.Ints, customer: cells.Ints, held: NDArray[np.int64]) -> None:
-        self.anchor, self.order, self.customer = anchor, order, customer
-        self.held = held
-        """Sorted order · items + item of every line."""
-
-
-def _queries(cell: cells.Cell, asked: pa.Table) -> _Queries:
-    later = cells.cell(asked["customer"], asked["skus"])
-    number = pc.index_in(later.skus, cell.skus).fill_null(-1).to_numpy()
-    sizes = np.diff(later.order_starts)
-    order = np.repeat(np.arange(later.orders, dtype=np.int32), sizes)
-    item = number[later.order_items].astype(np.int32)
-    usable = (item >= 0) & (sizes[order] >= SMALLEST)
-    order, item = order[usable], item[usable]
-    held = np.sort(order.astype(np.int64) * len(cell.skus) + item)
-    return _Queries(item, order, later.order_customer[order], held)
-
-
-def _listed(cell: cells.Cell, damping: float, top: int) -> cells.Ints:
-    """Shape (items, FIRST): each anchor's best companions, -1 where there are fewer."""
-    anchor, companion, *_ = pairs.best_companions(cell, min_customers=2, top=min(top, FIRST), damping=damping)
-    firsts = np.flatnonzero(np.diff(anchor, prepend=-1))
-    place = np.arange(len(anchor)) - np.repeat(firsts, np.diff(np.append(firsts, len(anchor))))
-    lists = np.full((len(cell.skus), FIRST), -1, np.int32)
-    lists[anchor, place] = companion
-    return lists
-
-
-def _popular(cell: cells.Cell) -> cells.Ints:
-    """Shape (items, FIRST): the most popular products, the anchor itself left out."""
-    best = np.argsort(-cell.item_counts, kind="stable")[: FIRST + 1].astype(np.int32)
-    lists = np.tile(best[:FIRST], (len(cell.skus), 1))
-    for place, item in enumerate(best[:FIRST]):
-        lists[item] = np.delete(best, place)
-    return lists
-
-
-def _hits(queries: _Queries, lists: cells.Ints, items: int) -> NDArray[np.bool_]:
-    hit = np.zeros(len(queries.anchor), bool)
-    for place in range(lists.shape[1]):
-        shown = lists[queries.anchor, place]
-        wanted = queries.order.astype(np.int64) * items + shown
-        spot = np.minimum(np.searchsorted(queries.held, wanted), max(len(queries.held) - 1, 0))
-        hit |= (shown >= 0) & (queries.held[spot] == wanted)
-    return hit
-
-
-def _interval(hit: NDArray[np.bool_], customer: cells.Ints) -> tuple[float, float]:
-    """95 % interval of the mean, customers drawn with replacement."""
-    if not len(hit):
-        return 0.0, 0.0
-    _, owner = np.unique(customer, return_inverse=True)
-    hits, asked = np.bincount(owner, hit), np.bincount(owner)
-    draws = np.random.default_rng(SEED).integers(0, len(asked), (RESAMPLES, len(asked)))
-    low, high = np.quantile(hits[draws].sum(1) / asked[draws].sum(1), (0.025, 0.975))
-    return float(low), float(high)

@@ -130,6 +130,16 @@ def build(settings: settings_file.Settings, as_of: date, *, publish: bool) -> No
 @main.command()
 @_as_of
 @click.pass_obj
+def evaluate(settings: settings_file.Settings, as_of: date) -> None:
+    """Ask every ranking and part what later orders held; print it, and keep it in the table evaluations."""
+    from spark_jobs import build
+
+    build.evaluate(settings, as_of, click.echo)
+
+
+@main.command()
+@_as_of
+@click.pass_obj
 def gate(settings: settings_file.Settings, as_of: date) -> None:
     """Check the build of a day against gates.toml; exit 1 with every breach."""
     from warehouse import gate

@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from spark_jobs.kernels import choose, features
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.features import NAMES, WIDTH, Catalogue, Evidence, Singles
+from spark_jobs.kernels.protocol import POPULAR as POPULAR_PRODUCTS
 from spark_jobs.kernels.protocol import (
-    LARGEST,
-    SMALLEST,
     Mask,
     Orders,
     first_asked_day,
     popular,
     trial_of,
 )
-from spark_jobs.kernels.protocol import POPULAR as POPULAR_PRODUCTS
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +83,7 @@ def train(orders: Orders, catalogue: Catalogue, *, min_orders: int, rows: int = 
     row = np.full(len(trial.known), -1, np.int64)
     row[anchors] = np.arange(len(anchors))
     left_out = _hash(trial.asked.customer) % LEFT_OUT == 0
-    parts = [_kept(*trial.asked[:2], row, chosen, which, SMALLEST, LARGEST) for which in (~left_out, left_out)]
+    parts = [kept_in(*trial.asked[:2], row, chosen, which) for which in (~left_out, left_out)]
     return _fit(table, chosen, *parts)
 
 
@@ -94,7 +92,7 @@ def _hash(number: Ints) -> NDArray[np.uint64]:
 
 
 @njit(cache=True)
-def _kept(starts, anchor, row_of, chosen, which, smallest, largest):  # type: ignore[no-untyped-def]
+def kept_in(starts, anchor, row_of, chosen, which):  # type: ignore[no-untyped-def]
     """Of the queries in `which`: how many each anchor has, and how many hold each of its candidates."""
     both, asked = np.zeros(chosen.shape, np.float32), np.zeros(len(chosen), np.float32)
     held = np.zeros(len(row_of), np.bool_)

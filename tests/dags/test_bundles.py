@@ -17,7 +17,17 @@ from tandem.settings import Settings
 pytestmark = pytest.mark.airflow
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = ["segments", "affinity", "embeddings", "substitutes", "elasticity", "ranking", "bundles", "pricing", "evaluation"]
+JOBS = [
+    "segments",
+    "affinity",
+    "embeddings",
+    "substitutes",
+    "elasticity",
+    "ranking",
+    "bundles",
+    "pricing",
+    "evaluation",
+]
 READ = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -94,8 +104,8 @@ def test_each_job_waits_for_what_it_reads_and_the_gate_for_all(dag: dict[str, An
     assert upstream["ranking"] == {"segments"}
     assert upstream["bundles"] == {"embeddings", "substitutes", "ranking"}
     assert upstream["pricing"] == {"bundles", "elasticity"}
-    assert upstream["evaluation"] == {"segments"}
-    assert upstream["gate"] == {"pricing", "evaluation"}
+    assert upstream["evaluation"] == {"pricing"}
+    assert upstream["gate"] == {"evaluation"}
     assert upstream["publish"] == {"gate"}
 
 

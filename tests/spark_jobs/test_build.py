@@ -30,6 +30,7 @@ def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
             "affinity",
             "neighbours",
             "substitutes",
+            "rankings",
             "bundles",
             "bundle_sets",
             "evaluations",
@@ -114,7 +115,8 @@ def test_a_build_finds_what_is_bought_together_and_says_so_in_exact_numbers(spar
     metrics = {
         row[0]: row[1:] for row in rows(built, "SELECT metric, low, value, high FROM evaluations WHERE region = '*'")
     }
-    assert {"hit@5/popularity", "hit@5/confidence", "hit@5/score", "coverage/score"} <= set(metrics)
+    assert {"hit@5/popularity", "hit@5/confidence", "hit@5/ranker", "tail@5/ranker", "coverage/score"} <= set(metrics)
+    assert {"frontier_hit@5/ranker@tail=0.5", "calibration_error/ranker"} <= set(metrics)
     assert all(low <= value <= high for low, value, high in metrics.values())
     # A build again, for the same day and facts, gives the same rows in every table.
     before = {name: sorted(map(str, rows(built, f"SELECT * FROM {name}"))) for name in TABLES}
@@ -124,7 +126,16 @@ def test_a_build_finds_what_is_bought_together_and_says_so_in_exact_numbers(spar
         assert sorted(map(str, rows(built, f"SELECT * FROM {name}"))) == before[name], name
 
 
-TABLES = ("segment_members", "affinity", "neighbours", "substitutes", "bundles", "bundle_sets", "evaluations")
+TABLES = (
+    "segment_members",
+    "affinity",
+    "neighbours",
+    "substitutes",
+    "rankings",
+    "bundles",
+    "bundle_sets",
+    "evaluations",
+)
 
 
 def test_floors_come_from_cost_and_minimum_price_or_from_the_assumed_margin(built: Settings):
