@@ -50,7 +50,7 @@ def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
     """
     held = ranking.orders(job).persist()
     cut = cut_of(held, job.as_of)
-    told = [measure for part in PARTS for measure in part(job)]
+    told = [(*row[:3], *map(float, row[3:6]), int(row.queries)) for part in PARTS for row in part(job)]
     of_parts = job.spark.createDataFrame(told, MEASURED)
     rates = outcome_rates(job).withColumn("segment", F.lit(ALL))
     found = ranked(job, held, cut, thorough=thorough).unionByName(rates).unionByName(of_parts)
