@@ -33,6 +33,7 @@ from tandem import config, merchandising, release
 from tandem import rules as rules_file
 from tandem.bundle import ID_LENGTH
 from tandem.segments import ALL
+from warehouse.tables import TABLES
 
 PACKED = "cell_region string, cell_segment string, kind string, packed binary"
 """A value of a cell: orders of it (a pickled `lines.Part`), its sets, its preferred companions or the catalogue (each
@@ -284,6 +285,7 @@ def _bundles(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
         F.lit(0).alias("discount_bps"),
         "score",
         F.lit(None).cast("double").alias("expected_profit_cents"),
+        F.lit(None).cast(delta.schema(TABLES["bundles"])["pricing"].dataType).alias("pricing"),
         "evidence",
         F.lit(json.dumps(dict(sorted(job.inputs.items())))).alias("inputs"),
     )

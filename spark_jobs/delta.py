@@ -39,12 +39,16 @@ def read_day(spark: SparkSession, settings: Settings, table: str, as_of: date) -
 
 
 def replace_day(rows: DataFrame, settings: Settings, table: str, as_of: date) -> None:
-    """Put `rows` in the place of all rows of `as_of`, in one commit; a killed writer leaves the old ones."""
+    """Put `rows` in the place of all rows of `as_of`, in one commit; a killed writer leaves the old ones.
+
+    A table made by an older Tandem gains the columns that it lacks.
+    """
     declared = TABLES[table]
     (
         rows.select(declared.names)
         .write.format("delta")
         .mode("overwrite")
+        .option("mergeSchema", "true")
         .option("replaceWhere", f"as_of = DATE'{as_of:%Y-%m-%d}'")
         .save(uri(settings, table))
     )

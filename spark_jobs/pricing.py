@@ -1,126 +1,173 @@
-"""What a bundle may cost: floors from cost and minimum advertised price, and a discount that leaves a profit."""
+"""What a bundle may cost: floors, and the discount that the strategy of rules.toml gives within them.
+
+One Arrow kernel a region does it all: everything it looks up (prices, costs, responses, who offers the bundle) comes
+to it by one shuffle, as rows of one kind or another, and no join is made. A task holds its region: about 500 bytes a
+bundle and 300 a product.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
+from functools import reduce
+
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from spark_jobs import delta
 from spark_jobs.facts import Job
-from tandem.money import BPS
+from spark_jobs.kernels import pricer
+from tandem.errors import ConfigError
+from tandem.regions import Region
+from tandem.segments import ALL
+from warehouse.tables import TABLES
 
-STEP_BPS = 50
-"""Discounts are multiples of half a percent."""
-HALF_AT_LIFT = 10
-"""At this lift half of the highest discount is wanted."""
+SOLD_DAYS = 28
+"""Days that tell how fast a product sells."""
+NORMAL_95 = 1.959964
+TOLD = "region string, kind string, sku string, name string, segment string, a long, b long, x double, y double"
+"""A row of what is looked up. kind: product (name its category; a cost, b minimum price), price (a), lowest (a), stock
+(x on hand), sold (x units a day), elasticity (name; x, y its error; segment `*` where it is of all regions), offered
+(name a bundle; x the confidence at anchor sku) or orders (x orders of the segment)."""
 
 
 def priced(job: Job) -> DataFrame:
-    """The day's bundles with floors, discount and expected profit."""
+    """The day's bundles with floors, discount, expected profit and why."""
+    _check_budget(job)
     bundles = delta.read_day(job.spark, job.settings, "bundles", job.as_of)
-    key = ["region", "segment", "bundle_id"]
-    exploded = bundles.select(*key, F.posexplode("components").alias("place", "component"))
-    parts = exploded.select("*", "component.sku").join(_parts(job, exploded), ["region", "sku"])
-    placed = F.collect_list(F.struct("place", "part"))
-    totals = parts.groupBy(key).agg(
-        F.transform(F.array_sort(placed), lambda entry: entry["part"]).alias("parts"),
-        F.sum("price_cents").alias("price_cents"),
-        F.sum(F.least(F.col("part.floor_cents"), "price_cents")).alias("floor_cents"),
-        F.sum("cost_cents").alias("cost_cents"),
-        F.count("price_cents").alias("known"),
+    known = bundles.where(F.col("region").isin(job.regions.names)).groupBy("region")
+    return known.cogroup(told(job).groupBy("region")).applyInArrow(_pricer(job), delta.schema(TABLES["bundles"]))
+
+
+def _check_budget(job: Job) -> None:
+    for name in job.rules.pricing.daily_budget:
+        if name not in job.regions.names:
+            raise ConfigError(
+                f"rules.toml: pricing.daily_budget names {name!r}, no region of regions.toml; "
+                f"known are {', '.join(job.regions.names)}"
+            )
+
+
+def told(job: Job) -> DataFrame:
+    """Everything that pricing looks up, columns of TOLD."""
+    kinds = [_products(job), _prices(job), _elasticities(job), _offered(job)]
+    asking = [region for region in job.regions.region if region.lowest_price_days]
+    kinds += [lowest_prices(job, region) for region in asking]
+    if job.rules.pricing.strategy == "clear_stock":
+        kinds += [_stock(job), _sold(job)]
+    if job.rules.pricing.daily_budget:
+        kinds.append(_orders(job))
+    return reduce(DataFrame.unionByName, kinds)
+
+
+def _row(kind: str, **columns: Column) -> list[Column]:
+    """A select list of TOLD; what is not given is null."""
+    types = dict(part.split() for part in TOLD.replace("\n", " ").split(", "))
+    given = columns | {"kind": F.lit(kind)}
+    return [given.get(name, F.lit(None)).cast(kind).alias(name) for name, kind in types.items()]
+
+
+def _everywhere(job: Job, rows: DataFrame) -> DataFrame:
+    """`rows` once for each region, with its name and currency."""
+    regions = job.spark.createDataFrame(
+        [(region.name, region.currency) for region in job.regions.region], "here string, region_currency string"
     )
-    return _discounted(job, bundles.join(totals, key))
+    return rows.crossJoin(F.broadcast(regions))
 
 
-def unit_floors(job: Job) -> DataFrame:
-    """region, sku, price_cents, cost_cents, floor_cents of one unit, for every product with a price in the region.
-
-    floor = the higher of unit cost plus minimum margin, and the minimum advertised price. Where no cost is known
-    (or it is in another currency), cost is assumed to be today's price less `assumed_margin_bps`: that is the floor.
-    Without a price there is no floor of this kind, only what cost and minimum say.
-    """
-    pricing = job.rules.pricing
-    currency = {region.name: region.currency for region in job.regions.region}
-    regions = job.spark.createDataFrame(list(currency.items()), "region string, region_currency string")
-    own = F.col("products.currency") == F.col("region_currency")
+def _products(job: Job) -> DataFrame:
+    own = F.col("currency") == F.col("region_currency")
     cost, minimum = F.when(own, F.col("unit_cost_cents")), F.when(own, F.col("minimum_advertised_price_cents"))
+    category = F.coalesce("category", F.lit(""))
+    return _everywhere(job, job.fact("products")).select(
+        _row("product", region=F.col("here"), sku=F.col("sku"), name=category, a=cost, b=minimum)
+    )
+
+
+def _prices(job: Job) -> DataFrame:
+    """Today's price of what is priced in the region's own currency."""
+    found = _everywhere(job, job.fact("prices"))
+    own = found.where((F.col("region") == F.col("here")) & (F.col("currency") == F.col("region_currency")))
     price = F.coalesce("sale_price_cents", "list_price_cents")
-    assumed = _up(price * (BPS - pricing.assumed_margin_bps))
-    prices = job.fact("prices").select(
-        "region", "sku", "list_price_cents", "sale_price_cents", F.col("currency").alias("price_currency")
-    )
-    known = (
-        job.fact("products")
-        .alias("products")
-        .crossJoin(F.broadcast(regions))
-        .join(prices, ["region", "sku"], "left")
-        .where(F.col("price_currency").isNull() | (F.col("price_currency") == F.col("region_currency")))
-    )
-    floor = F.greatest(F.coalesce(_up(cost * (BPS + pricing.min_margin_bps)), assumed), minimum)
-    return known.select(
-        "region",
-        "sku",
-        price.cast("long").alias("price_cents"),
-        F.coalesce(cost, assumed).cast("long").alias("cost_cents"),
-        floor.cast("long").alias("floor_cents"),
-    )
+    return own.select(_row("price", region=F.col("region"), sku=F.col("sku"), a=price))
 
 
-def _up(scaled: Column) -> Column:
-    """A product with basis points, brought back to minor units, rounded up: a floor is never a cent too low."""
-    return F.ceil(scaled / BPS).cast("long")
-
-
-def _parts(job: Job, exploded: DataFrame) -> DataFrame:
-    """Each region's components (region, sku) as they will stand in a bundle, with their floors, price and cost."""
-    floors = unit_floors(job).persist()
-    needed = exploded.select("region", "component.*").dropDuplicates(["region", "sku"])
-    of_substitute = floors.select(
-        "region", F.col("sku").alias("substitute"), F.col("floor_cents").alias("substitute_floor")
-    )
-    repaired = (
-        needed.select("region", "sku", F.posexplode("substitutes").alias("place", "other"))
-        .select("region", "sku", "place", F.col("other.sku").alias("substitute"))
-        .join(of_substitute, ["region", "substitute"], "left")
-        .groupBy("region", "sku")
-        .agg(F.array_sort(F.collect_list(F.struct("place", "substitute", "substitute_floor"))).alias("others"))
-    )
-    stands_in = F.transform(
-        F.coalesce("others", F.array().cast("array<struct<place:int,substitute:string,substitute_floor:bigint>>")),
-        lambda other: F.struct(other["substitute"].alias("sku"), other["substitute_floor"].alias("floor_cents")),
-    )
-    own_floor = F.col("floors.floor_cents").alias("floor_cents")
-    return (
-        needed.alias("needed")
-        .join(repaired, ["region", "sku"], "left")
-        .join(floors.alias("floors"), ["region", "sku"], "left")
-        .select(
-            "region",
-            "sku",
-            F.struct("sku", "needed.quantity", own_floor, stands_in.alias("substitutes")).alias("part"),
-            (F.col("floors.price_cents") * F.col("needed.quantity")).alias("price_cents"),
-            (F.col("floors.cost_cents") * F.col("needed.quantity")).alias("cost_cents"),
+def _elasticities(job: Job) -> DataFrame:
+    found = delta.read_day(job.spark, job.settings, "elasticities", job.as_of)
+    found = _everywhere(job, found).where(F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
+    error = (F.col("high") - F.col("low")) / (2 * NORMAL_95)
+    return found.select(
+        _row(
+            "elasticity",
+            region=F.col("here"),
+            name=F.col("category"),
+            segment=F.col("region"),
+            x=F.col("elasticity"),
+            y=error,
         )
     )
 
 
-def _discounted(job: Job, known: DataFrame) -> DataFrame:
-    """discount = what is wanted, cut to what the floors leave, in steps, where every component has a price.
-
-    Nothing is taken off where no orders speak for the set itself (`spark_jobs.cold`).
-
-    Wanted is `max_discount_bps` · HALF_AT_LIFT / (HALF_AT_LIFT + lift): what sells together anyway is recommended, not
-    discounted.
-    """
-    wanted = job.rules.pricing.max_discount_bps * HALF_AT_LIFT / (HALF_AT_LIFT + F.col("evidence.lift"))
-    room = F.try_divide((F.col("price_cents") - F.col("floor_cents")) * BPS, F.col("price_cents"))
-    whole = F.col("known") == F.size("components")
-    discount = (F.floor(F.greatest(F.least(wanted, room), F.lit(0)) / STEP_BPS) * STEP_BPS).cast("int")
-    counted = F.col("evidence.orders_together") > 0
-    discount_bps = F.when(whole & counted, F.coalesce(discount, F.lit(0))).otherwise(0)
-    offered = F.col("price_cents") * (BPS - F.col("discount_bps")) / BPS
-    return (
-        known.withColumn("discount_bps", discount_bps)
-        .withColumn("expected_profit_cents", F.when(whole, F.round(offered - F.col("cost_cents"), 2)))
-        .withColumn("components", F.col("parts"))
+def _offered(job: Job) -> DataFrame:
+    lists = delta.read_day(job.spark, job.settings, "bundle_sets", job.as_of)
+    each = lists.select("region", "segment", "anchor", F.explode("bundles").alias("entry"))
+    return each.select(
+        _row(
+            "offered",
+            region=F.col("region"),
+            segment=F.col("segment"),
+            sku=F.col("anchor"),
+            name=F.col("entry.bundle_id"),
+            x=F.col("entry.confidence"),
+        )
     )
+
+
+def lowest_prices(job: Job, region: Region) -> DataFrame:
+    """The lowest price that was paid for each product in the days the region's law names; returns are no sales."""
+    since = job.as_of - timedelta(days=region.lowest_price_days)
+    paid = _lines(job, since).where((F.col("region") == region.name) & (F.col("unit_price_cents") > 0))
+    lowest = paid.groupBy("sku").agg(F.min("unit_price_cents").alias("lowest"))
+    return lowest.select(_row("lowest", region=F.lit(region.name), sku=F.col("sku"), a=F.col("lowest")))
+
+
+def _lines(job: Job, since: object) -> DataFrame:
+    """Sales from a day on, before as_of. Prices and sums over all customers: nothing of any one of them."""
+    at = F.col("ordered_at")
+    return job.fact("sales_lines").where(
+        (at >= F.lit(since).cast("timestamp"))
+        & (at < F.lit(job.as_of).cast("timestamp"))
+        & (F.col("quantity") > 0)
+        & F.col("region").isin(job.regions.names)
+    )
+
+
+def _stock(job: Job) -> DataFrame:
+    found = job.fact("stock").where(F.col("region").isin(job.regions.names))
+    return found.select(_row("stock", region=F.col("region"), sku=F.col("sku"), x=F.col("on_hand")))
+
+
+def _sold(job: Job) -> DataFrame:
+    recent = _lines(job, job.as_of - timedelta(days=SOLD_DAYS)).groupBy("region", "sku")
+    daily = recent.agg((F.sum("quantity") / SOLD_DAYS).alias("daily"))
+    return daily.select(_row("sold", region=F.col("region"), sku=F.col("sku"), x=F.col("daily")))
+
+
+def _orders(job: Job) -> DataFrame:
+    """Orders of the window by segment, of every region to every region: what a level's counts come down to."""
+    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
+    counted = members.groupBy("region", "segment").agg(F.sum("frequency").alias("orders"))
+    return _everywhere(job, counted).select(
+        _row("orders", region=F.col("here"), sku=F.col("region"), segment=F.col("segment"), x=F.col("orders"))
+    )
+
+
+def _pricer(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
+    regions = {region.name: region for region in job.regions.region}
+    pricing, days = job.rules.pricing, job.rules.learning.window_days
+
+    def price(key: tuple[pa.Scalar, ...], bundles: pa.Table, known: pa.Table) -> pa.Table:
+        return pricer.priced(bundles, known, regions[key[0].as_py()], pricing, days) if len(bundles) else bundles
+
+    return price

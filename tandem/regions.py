@@ -42,8 +42,13 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A published pair rests on at least this many distinct customers."""
     consent_purposes: list[str] = []
     """Purposes a customer must have consented to before a row of theirs reaches a feature or a model."""
+    lowest_price_days: int = 0
+    """Where the law wants an announced reduction to be one from the lowest price of so many days before (30 in the EU:
+    Directive 98/6/EC, art. 6a; CJEU C-330/23): a bundle with a component that was cheaper in them gets no discount."""
 
     def __post_init__(self) -> None:
+        if self.lowest_price_days < 0:
+            raise ValueError(f"lowest_price_days must not be negative, not {self.lowest_price_days}")
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r} must be 1 to 32 of a-z 0-9 _ - and start with a letter or digit")
         if self.currency not in EXPONENTS:

@@ -12,6 +12,7 @@ import msgspec
 
 from tandem import config
 from tandem.errors import ConfigError
+from tandem.money import EXPONENTS
 
 Share = Annotated[int, msgspec.Meta(ge=0, le=9_999)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -127,16 +128,50 @@ class Cold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Bundles for each of them."""
 
 
-class Pricing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How deep a discount goes. All shares in basis points."""
+class PricePoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a price has to end, in minor units: 2.99 and 7.49 are `step = 50, ending = 49`."""
 
+    step: Positive
+    ending: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.ending >= self.step:
+            raise ValueError(f"ending must be below step ({self.step}), not {self.ending}")
+
+
+class Pricing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How deep a discount goes. All shares in basis points, all money in minor units."""
+
+    strategy: Literal["none", "fixed", "profit", "clear_stock"] = "profit"
+    """none · fixed: `fixed_discount_bps` for every bundle · profit: the depth that is expected to earn most, where it
+    earns more than no discount · clear_stock: as profit, but goods that lie too long count at less than their cost."""
     max_discount_bps: Share = 1_000
+    fixed_discount_bps: Share = 500
     min_margin_bps: Share = 500
     """Of the unit cost, added to it for the floor."""
     assumed_margin_bps: Share = 2_500
     """Of the price, where no unit cost is known; the floor is then the price less this margin."""
+    assumed_margins_bps: dict[str, Share] = {}
+    """The same for a category (its path, `A > B`) and all below it; the finest that is named counts."""
+    min_probability: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = 0.8
+    """A discount is given only if it earns more than none with at least this probability."""
+    switching_bps: Share = 3_333
+    """Of the further sales that a discount wins, the share that another product of the shop loses."""
+    price_points: dict[str, PricePoint] = {}
+    """By currency: how the price of a whole bundle ends."""
+    daily_budget: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+    """By region: the discounts a build may be expected to give away in a day, best profit for each unit first."""
+    clear_stock_days: Positive = 60
+    """With clear_stock: what would take longer than this to sell is to go."""
+    salvage_bps: Share = 5_000
+    """With clear_stock: of its unit cost, what goods that lie too long would still bring."""
     min_lift: Annotated[float, msgspec.Meta(ge=1)] = 1.0
     """Below this lift a bundle is not offered at all."""
+
+    def __post_init__(self) -> None:
+        for currency in self.price_points:
+            if currency not in EXPONENTS:
+                raise ValueError(f"price_points: {currency!r} is no ISO 4217 code")
 
 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

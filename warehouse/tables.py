@@ -417,6 +417,30 @@ _EVIDENCE = Struct(
     )
 )
 
+_PRICING = Struct(
+    (
+        Column("strategy", "string", "The strategy in rules.toml: none, fixed, profit or clear_stock"),
+        Column(
+            "reason",
+            "string",
+            "discounted, or why not: strategy_none, no_price, above_lowest_price, at_floor, no_gain, not_sure, "
+            "over_budget",
+        ),
+        _optional("list_total_cents", "long", "Sum of the components' prices at the build, minor units"),
+        _optional("cost_cents", "long", "Sum of their unit costs, minor units. Inside only"),
+        Column("cost_basis", "string", "known: every unit cost was brought; assumed: one or more come from rules.toml"),
+        _optional("elasticity", "double", "Elasticity of the bundle: its components', weighted by price"),
+        _optional("probability_better", "double", "That this discount earns more than none"),
+        _optional(
+            "expected_gain_cents",
+            "double",
+            "Profit this discount is expected to add, minor units, per order that would hold the whole set without it",
+        ),
+        _optional("expected_spend_cents", "double", "Discount it is expected to give away, per the same"),
+        _optional("expected_won", "double", "Further sets it is expected to sell, per the same"),
+    )
+)
+
 BUNDLES = Table(
     name="bundles",
     grain="as_of × region × segment × bundle",
@@ -461,7 +485,13 @@ BUNDLES = Table(
         _optional(
             "expected_profit_cents",
             "double",
-            "Margin of one bundle sold at this discount, minor units; null if no price",
+            "Margin of one bundle sold: prices less this discount less unit costs (known or assumed), minor units; "
+            "null if a price is missing",
+        ),
+        _optional(
+            "pricing",
+            _PRICING,
+            "Why this discount; without one, the last four say what the least discount would have done",
         ),
         Column("evidence", _EVIDENCE, "What it rests on"),
         Column("inputs", "string", "JSON: Delta version of each fact table that was read"),
