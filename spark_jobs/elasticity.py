@@ -21,6 +21,7 @@ from spark_jobs import delta, facts
 from spark_jobs.facts import Job
 from spark_jobs.kernels import hierarchy, responses
 from spark_jobs.kernels.cells import codes
+from spark_jobs.kernels.protocol import RESAMPLES, SEED, Measure
 from tandem.segments import ALL
 
 PRIOR = (-2.62, 2.21)
@@ -31,6 +32,10 @@ PLAUSIBLE = (-10.0, 0.0)
 BELOW_LIST = 0.97
 """A line paid below this share of its list price counts as reduced: less is rounding."""
 ROOT = "*"
+ENOUGH_PRODUCTS = 10
+"""Categories with fewer products whose price changed are left out where elasticities are judged."""
+NAMED = 12
+"""Categories that are told by name: those that sell most."""
 FITTED = "region string, category string, own double, error double, products long, weeks long, units double"
 WEEKLY = ("week", "price", "units", "lines", "reduced")
 SHRUNK = """region string, category string, elasticity double, low double, high double, own_elasticity double,
@@ -72,6 +77,38 @@ def weeks(job: Job, before: date) -> DataFrame:
         F.split_part(F.coalesce("category", F.lit("")), F.lit(responses.LEVEL), F.lit(1)).alias("top"),
         *WEEKLY,
     )
+
+
+def evaluated(job: Job) -> list[Measure]:
+    """How reasonable the day's elasticities are: of second-level categories with ENOUGH_PRODUCTS products, the share of
+    own estimates that is negative and their median (intervals: categories drawn with replacement), and those of the
+    categories that sell most, each with its interval. `queries` is the number of categories, or of products.
+    """
+    day = delta.read_day(job.spark, job.settings, "elasticities", job.as_of)
+    deep = F.size(F.split("category", responses.LEVEL)) == 2
+    judged = day.where((F.col("region") == ALL) & (F.col("products") >= ENOUGH_PRODUCTS))
+    told = judged.select(
+        "category", "own_elasticity", "elasticity", "low", "high", "products", "units", deep.alias("deep")
+    )
+    rows = sorted((tuple(row) for row in told.collect()), key=lambda row: (-row[6], row[0]))
+    rows = [row for row in rows if row[7]] or rows
+    return _judged(np.array([row[1] for row in rows])) + [
+        Measure(ALL, ALL, f"elasticity/prices@{category}", value, low, high, products)
+        for category, _, value, low, high, products, *_ in rows[:NAMED]
+    ]
+
+
+def _judged(own: responses.Floats) -> list[Measure]:
+    if not len(own):
+        return []
+    draws = own[np.random.default_rng(SEED).integers(0, len(own), (RESAMPLES, len(own)))]
+    found = {"elasticity_negative_share/prices": (own < 0, draws < 0), "elasticity_median/prices": (own, draws)}
+    measures = []
+    for metric, (values, drawn) in found.items():
+        middle = np.mean if metric.startswith("elasticity_negative") else np.median
+        low, high = np.quantile(middle(drawn, axis=1), (0.025, 0.975))
+        measures.append(Measure(ALL, ALL, metric, float(middle(values)), float(low), float(high), len(own)))
+    return measures
 
 
 def _fitter(regions: list[str]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:

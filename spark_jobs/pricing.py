@@ -8,21 +8,23 @@ bundle and 300 a product.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import reduce
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta
+from spark_jobs import delta, elasticity, facts
 from spark_jobs.facts import Job
-from spark_jobs.kernels import pricer
+from spark_jobs.kernels import earnings, pricer
+from spark_jobs.kernels.protocol import LEARNED_SHARE, Measure
 from tandem.errors import ConfigError
 from tandem.regions import Region
-from tandem.segments import ALL
+from tandem.segments import ALL, EVERYONE
 from warehouse.tables import TABLES
 
+MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 SOLD_DAYS = 28
 """Days that tell how fast a product sells."""
 NORMAL_95 = 1.959964
@@ -94,8 +96,11 @@ def _prices(job: Job) -> DataFrame:
 
 
 def _elasticities(job: Job) -> DataFrame:
-    found = delta.read_day(job.spark, job.settings, "elasticities", job.as_of)
-    found = _everywhere(job, found).where(F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
+    return _told_elasticities(job, delta.read_day(job.spark, job.settings, "elasticities", job.as_of))
+
+
+def _told_elasticities(job: Job, learned: DataFrame) -> DataFrame:
+    found = _everywhere(job, learned).where(F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
     error = (F.col("high") - F.col("low")) / (2 * NORMAL_95)
     return found.select(
         _row(
@@ -161,6 +166,59 @@ def _orders(job: Job) -> DataFrame:
     return _everywhere(job, counted).select(
         _row("orders", region=F.col("here"), sku=F.col("region"), segment=F.col("segment"), x=F.col("orders"))
     )
+
+
+def evaluated(job: Job) -> list[Measure]:
+    """Profit expected with and without discounts, per region and segment, on later orders than were learned from, and
+    how reasonable the elasticities of the day are.
+
+    Learned from the first LEARNED_SHARE of the days of the window, asked about the rest. Profits and gains are for
+    1,000 later orders, in minor units, of pairs that would be offered: see `kernels/earnings.py`. attach_ratio is how
+    often pairs were bought whole over how often it was expected from what was learned: 1 is calibrated.
+    """
+    cut = _first_later_day(job)
+    found = _earned(job, cut).collect() if cut else []
+    return sorted(Measure(*row) for row in found) + elasticity.evaluated(job)
+
+
+def _first_later_day(job: Job) -> date | None:
+    """The first day after LEARNED_SHARE of the window's days with orders; None without any."""
+    sold = facts.lines(job, window_days=job.rules.learning.window_days)
+    days = sorted(row[0] for row in sold.select(F.col("ordered_at").cast("date")).distinct().collect())
+    return days[min(int(len(days) * LEARNED_SHARE), len(days) - 1)] if days else None
+
+
+def _earned(job: Job, cut: date) -> DataFrame:
+    """Measures of every region: its orders, before and from `cut` on, with what is told about its products."""
+    learning, later = job.rules.learning, (job.as_of - cut).days
+    before = facts.lines(job, window_days=max(learning.window_days - later, 1), before=cut)
+    since = facts.lines(job, window_days=later)
+    baskets = facts.baskets(before, learning.max_basket).withColumn("later", F.lit(False))
+    baskets = baskets.unionByName(facts.baskets(since, learning.max_basket).withColumn("later", F.lit(True)))
+    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
+    placed = baskets.join(members.select("region", "customer_id", "segment"), ["region", "customer_id"], "left").select(
+        "region",
+        F.coalesce("segment", F.lit(EVERYONE)).alias("segment"),
+        F.col("customer_id").alias("customer"),
+        "skus",
+        "later",
+    )
+    responses = _told_elasticities(job, elasticity.elasticities(job, before=cut))
+    known = _products(job).unionByName(_prices(job)).unionByName(responses)
+    return placed.groupBy("region").cogroup(known.groupBy("region")).applyInArrow(_earner(job), MEASURED)
+
+
+def _earner(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
+    regions, rules = {region.name: region for region in job.regions.region}, job.rules
+
+    def earn(key: tuple[pa.Scalar, ...], orders: pa.Table, told: pa.Table) -> pa.Table:
+        found = list(earnings.measured(orders, told, regions[key[0].as_py()], rules)) if len(orders) else []
+        types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int64())
+        columns = list(zip(*found, strict=True)) or [()] * len(types)
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        return pa.table(arrays, names=list(Measure._fields))
+
+    return earn
 
 
 def _pricer(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:

@@ -26,7 +26,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_unpriced_share: Ratio = 0.2
     """Bundles that orders speak for, with a component that has no price."""
     max_below_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Bundles whose discount would take a component below its floor."""
+    """Bundles whose discount would take a component below its floor, or is not one from the lowest price of the days
+    before where the region's law asks for that."""
     max_below_k: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bundles that rest on fewer than k customers."""
 

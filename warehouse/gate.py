@@ -75,7 +75,8 @@ def measure(settings: Settings, as_of: date) -> list[Measured]:
     """Every gate of every region."""
     asked, found = gates.load(settings.config_folder), rules.load(settings.config_folder)
     regions = regions_file.load(settings.config_folder).region
-    with connect(settings, READ) as connection:
+    asking = any(region.lowest_price_days for region in regions)
+    with connect(settings, (*READ, "sales_lines") if asking else READ) as connection:
         _prepare(connection, as_of)
         return [
             measured
@@ -116,6 +117,8 @@ def _measure_region(
     orphans, orphan_examples = _bundles_where(connection, here, "NOT active")
     unpriced, unpriced_examples = _bundles_where(connection, here, "price_cents IS NULL AND counted")
     below_floor = _below_floor(connection, here, pricing)
+    if region.lowest_price_days:
+        below_floor += _not_from_lowest(connection, here, as_of, region.lowest_price_days)
     below_k = connection.sql(f"""
         SELECT bundle_id || ' with ' || evidence.customers_together FROM built
         WHERE {here} AND evidence.customers_together < {region.k} AND NOT {BY_RULE} ORDER BY ALL
@@ -199,6 +202,27 @@ def _below_floor(connection: Any, here: str, pricing: rules.Pricing) -> list[str
     """).fetchall()
     found = [f"{bundle} with {sku}" for bundle, bps, parts in rows if (sku := _first_below_floor(bundle, bps, parts))]
     return sorted(found)
+
+
+def _not_from_lowest(connection: Any, here: str, as_of: date, days: int) -> list[str]:
+    """Bundles with a discount from today's price of a component that was cheaper in the days the law looks back on.
+
+    The edge announces a discount from today's prices. Where the law asks for one from the lowest price of the `days`
+    before (Directive 98/6/EC, art. 6a), that is only right if no component was cheaper in them.
+    """
+    rows = connection.sql(f"""
+        WITH lowest AS (
+            SELECT sku, min(unit_price_cents) AS lowest_cents FROM sales_lines
+            WHERE {here} AND quantity > 0 AND unit_price_cents > 0
+              AND ordered_at >= TIMESTAMPTZ '{as_of} 00:00:00Z' - INTERVAL {days} DAY
+              AND ordered_at < TIMESTAMPTZ '{as_of} 00:00:00Z'
+            GROUP BY sku)
+        SELECT DISTINCT bundle_id || ' with ' || sku
+        FROM (SELECT number, sku, price_cents FROM parts WHERE {here})
+        JOIN lowest USING (sku) JOIN built USING (number)
+        WHERE discount_bps > 0 AND price_cents > lowest_cents ORDER BY ALL
+    """).fetchall()
+    return [row[0] for row in rows]
 
 
 def _first_below_floor(bundle_id: str, discount_bps: int, parts: list[tuple[Any, ...]]) -> str | None:

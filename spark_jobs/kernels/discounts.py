@@ -190,6 +190,13 @@ def outcome(sets: Sets, bps: Ints, terms: Terms) -> Outcome:
     return Outcome(*_outcome(off, *_rests(sets), *_counts(sets), *_constants(terms)).T)
 
 
+def gains(sets: Sets, bps: Ints, terms: Terms) -> Floats:
+    """Shape (sets, DRAWS): the gain of the discount `bps` in each state, as `Outcome.gain`, which is its mean."""
+    off = sets.total - less(sets.total, bps)
+    found: Floats = _gains(off, *_rests(sets), *_counts(sets), *_constants(terms))
+    return found
+
+
 def within_budget(gain: Floats, spend: Floats, budget: float) -> Mask:
     """Which discounts a budget pays for, most gain for each unit of spend first, as long as it lasts.
 
@@ -321,4 +328,19 @@ def _outcome(  # type: ignore[no-untyped-def]
             found[row, 1] += off[row] * (factor + won) / count
             found[row, 2] += (gain > 0) / count
             found[row, 3] += won / count
+    return found
+
+
+@njit(cache=True)
+def _gains(  # type: ignore[no-untyped-def]
+    off, rest, margin, elasticity, error, together, lift, holding, pair, probability, switching, states
+):
+    found = np.zeros((len(off), len(states)))
+    for row in range(len(off)):
+        if together[row] <= 0 or off[row] <= 0:
+            continue
+        for state in range(len(states)):
+            found[row, state] = _gain(
+                row, off[row], state, rest, margin, elasticity, error, together, lift, holding, pair, switching, states
+            )[0]
     return found

@@ -52,8 +52,8 @@ def priced(bundles: pa.Table, told: pa.Table, region: Region, pricing: Pricing, 
     """`bundles` (at least one row) with floors, discount, expected profit and why; `told` as `pricing.TOLD` says."""
     by_name = [("segment", "ascending"), ("bundle_id", "ascending")]
     bundles = bundles.take(pc.sort_indices(bundles, sort_keys=by_name)).combine_chunks()
-    kinds = {kind: told.filter(pc.equal(told["kind"], kind)).combine_chunks() for kind in KINDS}
-    known = _products(kinds, pricing)
+    kinds = by_kind(told)
+    known = known_products(kinds, pricing)
     layout = _layout(bundles["components"].chunk(0), known)
     sets, terms = _sets(bundles, layout, known, kinds, region), terms_of(pricing, region.currency)
     usable = layout.all_of(layout.of(known.price, UNKNOWN) != UNKNOWN)
@@ -95,7 +95,12 @@ def terms_of(pricing: Pricing, currency: str) -> Terms:
     )
 
 
-def _products(kinds: dict[str, pa.Table], pricing: Pricing) -> Products:
+def by_kind(told: pa.Table) -> dict[str, pa.Table]:
+    """What is told (`pricing.TOLD`), by its kind."""
+    return {kind: told.filter(pc.equal(told["kind"], kind)).combine_chunks() for kind in KINDS}
+
+
+def known_products(kinds: dict[str, pa.Table], pricing: Pricing) -> Products:
     """The region's products, by SKU; of a product told twice the first counts."""
     rows = kinds["product"].sort_by("sku")
     skus = rows["sku"].combine_chunks()
@@ -133,7 +138,7 @@ def _sets(bundles: pa.Table, layout: Layout, known: Products, kinds: dict[str, p
     def money(values: Ints) -> Ints:
         return layout.spread(np.maximum(layout.of(values, 0), 0) * layout.quantity)
 
-    elasticity, error = products.response(known.category, _responses(kinds["elasticity"], region.name))
+    elasticity, error = products.response(known.category, responses_of(kinds["elasticity"], region.name))
     together, lift = (
         pc.struct_field(bundles["evidence"], name).to_numpy().astype(np.float64) for name in ("orders_together", "lift")
     )
@@ -150,7 +155,7 @@ def _sets(bundles: pa.Table, layout: Layout, known: Products, kinds: dict[str, p
     )
 
 
-def _responses(rows: pa.Table, region: str) -> dict[str, tuple[float, float]]:
+def responses_of(rows: pa.Table, region: str) -> dict[str, tuple[float, float]]:
     """Category to elasticity and error: the region's own, else that of all regions."""
     columns = (rows[name].to_pylist() for name in ("segment", "name", "x", "y"))
     found = sorted(zip(*columns, strict=True), key=lambda row: row[0] != ALL)

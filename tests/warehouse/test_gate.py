@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -116,6 +117,45 @@ def test_a_discount_below_what_cost_or_minimum_allow_is_a_breach(settings: Setti
     put(settings, BUNDLES.name, [bundle("b1", "tea", "milk", bps=1000, floor=floor)])
     put(settings, BUNDLE_SETS.name, [listed("tea", "b1")])
     assert gates_of(gate.check(settings, DAY)) == (["max_below_floor"] if breached else [])
+
+
+LAWFUL = """
+[[region]]
+name = "shop"
+currency = "EUR"
+time_zone = "Europe/Berlin"
+redis_url = "redis://127.0.0.1:1/0"
+k = 5
+lowest_price_days = {days}
+[region.object_store]
+endpoint = "http://127.0.0.1:1"
+bucket = "tandem"
+public_url = "http://127.0.0.1:1"
+"""
+
+
+def sold(sku: str, cents: int, days_ago: int, quantity: int = 1) -> dict[str, Any]:
+    at = datetime(2024, 6, 1, tzinfo=UTC) - timedelta(days=days_ago)
+    row = {"region": "shop", "month": f"{at:%Y-%m}", "order_id": "o", "line": 1, "ordered_at": at, "sku": sku}
+    row |= {"quantity": Decimal(quantity), "unit_price_cents": cents, "net_cents": cents * quantity}
+    return row | {"currency": "EUR", "source": "test"}
+
+
+@pytest.mark.parametrize(
+    ("days", "lines", "breached"),
+    [
+        (30, [sold("tea", 150, 10)], True),
+        (0, [sold("tea", 150, 10)], False),
+        (30, [sold("tea", 200, 10)], False),
+        (30, [sold("tea", 150, 31)], False),
+        (30, [sold("tea", 150, 0)], False),
+        (30, [sold("tea", 150, 10, quantity=-1)], False),
+    ],
+)
+def test_where_the_law_asks_a_discount_is_one_from_the_lowest_price_before(built, days, lines, breached) -> None:
+    (built.config_folder / "regions.toml").write_text(LAWFUL.format(days=days), encoding="utf-8")
+    put(built, "sales_lines", lines)
+    assert gates_of(gate.check(built, DAY)) == (["max_below_floor"] if breached else [])
 
 
 def test_a_build_much_smaller_than_the_current_release_is_a_breach(built: Settings) -> None:
