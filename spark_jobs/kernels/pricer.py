@@ -58,13 +58,14 @@ def priced(bundles: pa.Table, told: pa.Table, region: Region, pricing: Pricing, 
     sets, terms = _sets(bundles, layout, known, kinds, region), terms_of(pricing, region.currency)
     usable = layout.all_of(layout.of(known.price, UNKNOWN) != UNKNOWN)
     lawful = layout.all_of(~_above_lowest(layout, known, kinds["lowest"]))
+    counted = sets.together > 0
     judged = _cleared(sets, layout, known, kinds, pricing) if pricing.strategy == "clear_stock" else sets
-    bps = np.where(usable & lawful, discounts.STRATEGIES[pricing.strategy](judged, terms), 0)
+    bps = np.where(usable & lawful & counted, discounts.STRATEGIES[pricing.strategy](judged, terms), 0)
     outcome = discounts.outcome(sets, np.where(usable, _shown(sets, bps, terms), 0), terms)
     paid = _paid_for(bundles, bps, outcome, kinds["orders"], region.name, pricing, window_days)
     reason = np.select(
-        [~usable, ~lawful, (bps > 0) & ~paid, bps > 0],
-        ["no_price", "above_lowest_price", "over_budget", "discounted"],
+        [~usable, ~counted, ~lawful, (bps > 0) & ~paid, bps > 0],
+        ["no_price", "no_counts", "above_lowest_price", "over_budget", "discounted"],
         _why_not(judged, terms, pricing),
     )
     bps = np.where(paid, bps, 0)
