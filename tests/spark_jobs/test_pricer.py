@@ -94,6 +94,13 @@ def test_a_missing_cost_is_assumed_by_category_and_said() -> None:
     assert [part["floor_cents"] for part in found["components"]] == [600, 105]
 
 
+def test_a_set_that_no_order_held_is_not_discounted_by_any_strategy() -> None:
+    rows = told({"tea": 400, "cup": 400}, {"tea": 40, "cup": 40})
+    for name in ("fixed", "profit", "clear_stock"):
+        (found,) = priced([bundle("b1", "cup", "tea", together=0)], rows, Pricing(strategy=name))
+        assert (found["discount_bps"], found["pricing"]["reason"]) == (0, "no_counts")
+
+
 def test_without_any_known_response_nothing_is_discounted() -> None:
     rows = [row for row in told({"tea": 400, "cup": 400}, {"tea": 100, "cup": 100}) if row["kind"] != "elasticity"]
     (found,) = priced([bundle("b1", "cup", "tea")], rows)

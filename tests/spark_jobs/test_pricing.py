@@ -46,7 +46,7 @@ def again(settings: Settings, job_of: JobOf, rules: str, law: int = 0) -> list[d
 def test_every_bundle_says_why_it_is_discounted_or_not(built: Settings) -> None:
     found = rows(built, "SELECT DISTINCT pricing.strategy, pricing.reason, pricing.cost_basis FROM bundles")
     assert {row[0] for row in found} == {"profit"}
-    assert {row[1] for row in found} <= {"discounted", "at_floor", "no_gain", "not_sure"}
+    assert {row[1] for row in found} <= {"discounted", "no_counts", "at_floor", "no_gain", "not_sure"}
     assert {row[2] for row in found} == {"known", "assumed"}
     (assumed,) = rows(
         built,
