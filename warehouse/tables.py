@@ -423,7 +423,7 @@ _PRICING = Struct(
         Column(
             "reason",
             "string",
-            "discounted, or why not: strategy_none, no_price, no_counts (no order held the whole set), above_lowest_price, "
+            "discounted, or why not: strategy_none, no_price, no_counts (no order held the set), above_lowest_price, "
             "at_floor, no_gain, not_sure, over_budget",
         ),
         _optional("list_total_cents", "long", "Sum of the components' prices at the build, minor units"),
