@@ -250,6 +250,7 @@ def _bundles(job: Job, found: DataFrame, made: DataFrame) -> DataFrame:
         F.lit(0).alias("discount_bps"),
         "score",
         F.lit(None).cast("double").alias("expected_profit_cents"),
+        F.lit(None).cast(made.schema["pricing"].dataType).alias("pricing"),
         "evidence",
         F.lit(json.dumps(dict(sorted(job.inputs.items())))).alias("inputs"),
     )
