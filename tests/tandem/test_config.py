@@ -74,7 +74,7 @@ def test_a_file_in_the_folder_wins_and_the_others_stay(tmp_path: Path) -> None:
         ("rules.toml", "[pricing]\nmax_discount_bps = 10000", r"key pricing.max_discount_bps: "),
         ("rules.toml", "[bundling]\nmax_components = 5", r"key bundling.max_components: "),
         ("rules.toml", "[learning]\ntopp = 1", r"key learning: .*`topp`; the keys here are window_days"),
-        ("rules.toml", "[prices]", r"`prices`; the keys here are learning, bundling, cold, pricing"),
+        ("rules.toml", "[prices]", r"`prices`; the keys here are learning, ranking, bundling, cold, pricing"),
         ("gates.toml", "max_orphan_share = 1.5", "key max_orphan_share: "),
         ("gates.toml", "min_anchors = 0", "key min_anchors: "),
     ],
