@@ -45,6 +45,8 @@ bundles array<struct<bundle_id:string,confidence:double,matched:string>>, bundle
 components array<struct<sku:string,quantity:int,floor_cents:bigint,
 substitutes:array<struct<sku:string,floor_cents:bigint>>>>, score double,
 evidence struct<matched:string,basis:string,orders_together:bigint,customers_together:bigint,lift:double>"""
+PREFERRED_FIRST = 20
+"""Of the ranker's companions, so many say in which order an anchor's pairs stand."""
 SPARE = 3
 """Substitutes that are looked at beyond those kept: they come in where a rule forbids one."""
 
@@ -191,15 +193,13 @@ def bundle_id(skus: Column) -> Column:
     return F.substring(F.sha2(text, 256), 1, ID_LENGTH)
 
 
-def candidates(job: Job) -> DataFrame | None:
-    """Which companions an anchor's pairs should hold, best first: region, segment, anchor, companion, place from 1.
-
-    None where nothing but the orders says so.
-    """
-    return None
+def candidates(job: Job) -> DataFrame:
+    """Which companions an anchor's pairs should hold, best first: region, segment, anchor, companion, place from 1."""
+    ranked = delta.read_day(job.spark, job.settings, "rankings", job.as_of).where(F.col("rank") <= PREFERRED_FIRST)
+    return ranked.select("region", "segment", "anchor", "companion", F.col("rank").cast("long").alias("place"))
 
 
-def listed(job: Job, sets: DataFrame, preferred: DataFrame | None, known: DataFrame) -> DataFrame:
+def listed(job: Job, sets: DataFrame, preferred: DataFrame, known: DataFrame) -> DataFrame:
     """The lists and the bundles of every window, rows of LISTED; see `kernels.bundling.rows`.
 
     `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region.
@@ -209,7 +209,7 @@ def listed(job: Job, sets: DataFrame, preferred: DataFrame | None, known: DataFr
         .select(F.col("cell_region").alias("region"), F.col("cell_segment").alias("segment"))
         .distinct()
     )
-    values = sets if preferred is None else sets.unionByName(_packed_preferences(preferred))
+    values = sets.unionByName(_packed_preferences(preferred))
     seen = F.col("cell_region").isin(ALL) | (F.col("cell_region") == F.col("region"))
     seen &= F.col("cell_segment").isin(ALL) | (F.col("cell_segment") == F.col("segment"))
     everywhere = known.select(

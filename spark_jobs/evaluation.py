@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import cold, delta, embeddings, ranking, segments, substitutes
+from spark_jobs import bundles, cold, delta, embeddings, ranking, segments, substitutes
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, judged
 from spark_jobs.kernels.baselines import Postings
@@ -38,6 +38,7 @@ PARTS: tuple[Callable[[Job], list[Measure]], ...] = (
     segments.evaluated,
     substitutes.evaluated,
     cold.evaluated,
+    bundles.evaluated,
 )
 """What measures itself on later data."""
 
