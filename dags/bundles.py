@@ -174,9 +174,8 @@ def bundles() -> None:
         map_index_template="{{ task.application_args[-1] }}",
     ).expand(application_args=passed)
     segments >> affinity >> embeddings >> made >> pricing
-    segments >> substitutes >> made
+    segments >> substitutes >> ranking >> made
     segments >> elasticity >> pricing
-    segments >> ranking >> made
     pricing >> evaluation >> passed >> publish
 
 

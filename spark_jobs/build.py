@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
 
 from spark_jobs import (
     affinity,
@@ -61,9 +62,19 @@ def _elasticity(job: Job) -> None:
 
 def _ranking(job: Job) -> None:
     ranked, model = ranking.rankings(job)
-    delta.replace_day(ranked, job.settings, "rankings", job.as_of)
+    delta.replace_day(_with_segments(job, ranked), job.settings, "rankings", job.as_of)
     if model is not None:
         delta.replace_day(model, job.settings, "ranking_models", job.as_of)
+
+
+def _with_segments(job: Job, ranked: DataFrame) -> DataFrame:
+    """`ranked` less substitutes, and again as each published segment would have it."""
+    chosen = ("region", "segment", "anchor")
+    companions = substitutes.without(ranked, substitutes.of_day(job))
+    whole = companions.withColumn("rank", F.row_number().over(Window.partitionBy(*chosen).orderBy("rank"))).persist()
+    own = segments.tilted(job, whole.withColumn("score", F.col("probability")))
+    best = Window.partitionBy(*chosen).orderBy(F.desc("score"), "companion")
+    return whole.unionByName(own.withColumn("rank", F.row_number().over(best)))
 
 
 def _bundles(job: Job) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import bundles, cold, delta, embeddings, ranking, segments, substitutes
+from spark_jobs import bundles, cold, delta, elasticity, embeddings, pricing, ranking, segments, substitutes
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, judged
 from spark_jobs.kernels.baselines import Postings
@@ -34,13 +34,11 @@ WHOLE_FRONTIER = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 """Weights of the tail whose hits, tail and coverage are told: in the nightly build, and by `tandem evaluate`."""
 MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 EPOCH = date(1970, 1, 1)
-PARTS: tuple[Callable[[Job], list[Measure]], ...] = (
-    segments.evaluated,
-    substitutes.evaluated,
-    cold.evaluated,
-    bundles.evaluated,
-)
-"""What measures itself on later data."""
+Part = Callable[[Job], list[Measure]]
+NIGHTLY: tuple[Part, ...] = (segments.evaluated, elasticity.evaluated)
+"""What measures itself on later data in every build, from what other jobs of it have kept."""
+PARTS: tuple[Part, ...] = (*NIGHTLY, bundles.evaluated, substitutes.evaluated, cold.evaluated, pricing.evaluated)
+"""All that measures itself, as `tandem evaluate` asks."""
 
 
 def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
@@ -51,7 +49,8 @@ def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
     """
     held = ranking.orders(job).persist()
     cut = cut_of(held, job.as_of)
-    told = [(*row[:3], *map(float, row[3:6]), int(row.queries)) for part in PARTS for row in part(job)]
+    parts = PARTS if thorough else NIGHTLY
+    told = [(*row[:3], *map(float, row[3:6]), int(row.queries)) for part in parts for row in part(job)]
     of_parts = job.spark.createDataFrame(told, MEASURED)
     rates = outcome_rates(job).withColumn("segment", F.lit(ALL))
     found = ranked(job, held, cut, thorough=thorough).unionByName(rates).unionByName(of_parts)

@@ -129,12 +129,17 @@ def build(settings: settings_file.Settings, as_of: date, *, publish: bool) -> No
 
 @main.command()
 @_as_of
+@click.option("--report", type=click.Path(path_type=Path), help="The page; default: in $TANDEM_HOME/reports.")
 @click.pass_obj
-def evaluate(settings: settings_file.Settings, as_of: date) -> None:
-    """Ask every ranking and part what later orders held; print it, and keep it in the table evaluations."""
+def evaluate(settings: settings_file.Settings, as_of: date, report: Path | None) -> None:
+    """Ask every ranking and part what later orders held; print it, keep it in the table evaluations, and draw it."""
     from spark_jobs import build
+    from warehouse import report as reports
 
     build.evaluate(settings, as_of, click.echo)
+    file = report or settings.home / "reports" / f"evaluation-{as_of}.html"
+    reports.write(settings, as_of, file)
+    click.echo(f"with pictures: {file}")
 
 
 @main.command()

@@ -101,8 +101,8 @@ def test_each_job_waits_for_what_it_reads_and_the_gate_for_all(dag: dict[str, An
     assert upstream["embeddings"] == {"affinity"}
     assert upstream["elasticity"] == {"segments"}
     assert upstream["substitutes"] == {"segments"}
-    assert upstream["ranking"] == {"segments"}
-    assert upstream["bundles"] == {"embeddings", "substitutes", "ranking"}
+    assert upstream["ranking"] == {"substitutes"}
+    assert upstream["bundles"] == {"embeddings", "ranking"}
     assert upstream["pricing"] == {"bundles", "elasticity"}
     assert upstream["evaluation"] == {"pricing"}
     assert upstream["gate"] == {"evaluation"}
