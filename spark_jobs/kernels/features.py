@@ -1,22 +1,24 @@
 """What is known about a pair of products before it is ranked: candidates of every anchor, and figures of each.
 
 Everything is counted from orders alone where there is nothing else: a shop without categories, prices, brands or
-customers has fewer figures (NaN, which the trees send their own way), not wrong ones. Walking the orders of an anchor
-costs its pair increments; figures of groups (a category, the neighbours) are walks of all members, so nothing that
-grows with the square of the catalogue is ever held: memory is a few numbers an order line, and a row of figures for
-each of the at most WIDTH candidates of an anchor.
+customers has fewer figures (NaN, which the trees send their own way), not wrong ones. Orders are walked once to count
+all pairs, which costs their pair increments; figures of groups (a category, the neighbours) add up rows of that count.
+Memory is 8 bytes a different pair, a few numbers an order line, and a row of figures for each of the at most WIDTH
+candidates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from spark_jobs.kernels.baselines import Postings, count_anchor, insert, postings
-from spark_jobs.kernels.cells import Ints
+from spark_jobs.kernels.cells import Ints, Offsets
+from spark_jobs.kernels.pairs import grown
 from spark_jobs.kernels.protocol import Orders, popular
 
 Floats = NDArray[np.float64]
@@ -84,6 +86,15 @@ class Catalogue:
         return Catalogue(self.category[:, known], self.brand[known], self.price[known])
 
 
+class Pairs(NamedTuple):
+    """Rows of a symmetric matrix: the products each product was bought with, itself included, and how often."""
+
+    starts: Offsets
+    """Shape (products + 1): where each product's row begins in `items`."""
+    items: Ints
+    orders: Singles
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Orders prepared for walking, and what was learned of products from all of them."""
@@ -104,6 +115,8 @@ class Evidence:
     closeness: Floats
     """Their weights, 0 to 1."""
     catalogue: Catalogue
+    pairs: Pairs
+    """Who was bought with whom: 8 bytes a pair that stands in one order."""
 
 
 def evidence(orders: Orders, catalogue: Catalogue) -> Evidence:
@@ -126,7 +139,30 @@ def evidence(orders: Orders, catalogue: Catalogue) -> Evidence:
         near,
         closeness,
         catalogue,
+        Pairs(*_pairs(held.orders.starts, held.orders.items, held.item_starts, held.item_orders)),
     )
+
+
+@njit(cache=True)
+def _pairs(starts, items, item_starts, item_orders):  # type: ignore[no-untyped-def]
+    products = len(item_starts) - 1
+    unit = np.ones(len(starts) - 1)
+    total, touched = np.zeros(products), np.empty(products, np.int32)
+    row_starts = np.zeros(products + 1, np.int64)
+    found, orders = np.empty(1024, np.int32), np.empty(1024, np.float32)
+    for product in range(products):
+        met = count_anchor(product, starts, items, item_starts, item_orders, unit, total, touched)
+        first = row_starts[product]
+        if first + met > len(found):
+            room = 2 * len(found) + met
+            found, orders = grown(found, room), grown(orders, room)
+        for index in range(met):
+            item = touched[index]
+            found[first + index] = item
+            orders[first + index] = total[item]
+            total[item] = 0.0
+        row_starts[product + 1] = first + met
+    return row_starts, found[: row_starts[products]].copy(), orders[: row_starts[products]].copy()
 
 
 def _arranged(orders: Orders, by: NDArray[np.int64]) -> Orders:
@@ -191,10 +227,7 @@ def candidates(known: Evidence, anchors: Ints) -> tuple[Ints, Singles]:
     share = orders.item_counts / max(orders.count, 1)
     return _candidates(
         anchors,
-        orders.starts,
-        orders.items,
-        known.held.item_starts,
-        known.held.item_orders,
+        *known.pairs,
         orders.item_counts.astype(np.float64),
         share,
         np.maximum(share, 1e-12) ** -DAMPING,
@@ -211,10 +244,9 @@ def candidates(known: Evidence, anchors: Ints) -> tuple[Ints, Singles]:
 @njit(cache=True)
 def _candidates(
     anchors,
-    starts,
-    items,
-    item_starts,
-    item_orders,
+    pair_starts,
+    pair_items,
+    pair_orders,
     counts,
     share,
     rarity,
@@ -227,8 +259,7 @@ def _candidates(
     lean_popular,
 ):  # type: ignore[no-untyped-def]
     products = len(counts)
-    unit = np.ones(len(starts) - 1)
-    own, total, touched = np.zeros(products), np.zeros(products), np.empty(products, np.int32)
+    own = np.zeros(products)
     around, met_all = np.zeros(products), np.empty(products, np.int32)
     chosen, of_neighbours = np.full((len(anchors), width), -1, np.int32), np.zeros((len(anchors), width), np.float32)
     scores, damped, damped_scores = np.zeros(width), np.empty(width, np.int32), np.zeros(width)
@@ -241,20 +272,18 @@ def _candidates(
             weight = closeness[anchor, place]
             if other < 0 or weight <= 0.0:
                 continue
-            met = count_anchor(other, starts, items, item_starts, item_orders, unit, total, touched)
             scale = weight / (1.0 + counts[other] / 200.0)
-            for index in range(met):
-                item = touched[index]
+            for index in range(pair_starts[other], pair_starts[other + 1]):
+                item = pair_items[index]
                 if around[item] == 0.0:
                     met_all[reached] = item
                     reached += 1
                 if item != other:
-                    around[item] += scale * total[item]
+                    around[item] += scale * pair_orders[index]
                 elif around[item] == 0.0:
                     around[item] = 1e-9
                 if place == 0:
-                    own[item] = total[item]
-                total[item] = 0.0
+                    own[item] = pair_orders[index]
             given += scale * counts[other]
         for item in well_known:
             if around[item] == 0.0:
@@ -320,7 +349,7 @@ def figures(known: Evidence, anchors: Ints, chosen: Ints, of_neighbours: Singles
     table[:, :, NAMES.index("neighbours")] = of_neighbours
     for column, level in (("category", fine), ("parent_category", parent)):
         _of_group(
-            *walked,
+            *known.pairs,
             level,
             anchors,
             chosen,
@@ -439,14 +468,12 @@ def _own(
 
 
 @njit(cache=True)
-def _of_group(starts, items, item_starts, item_orders, group, anchors, chosen, column, fine, need, with_need):  # type: ignore[no-untyped-def]
+def _of_group(pair_starts, pair_items, pair_orders, group, anchors, chosen, column, fine, need, with_need):  # type: ignore[no-untyped-def]
     """Share of the orders of all products of the anchor's group that hold the candidate; NaN without a group."""
     products = len(group)
     groups = group.max() + 1
-    unit = np.ones(len(starts) - 1)
     by_group = np.argsort(group, kind="mergesort")
     rows = np.argsort(group[anchors], kind="mergesort")
-    total, touched = np.zeros(products), np.empty(products, np.int32)
     sums, reached = np.zeros(products), np.empty(products, np.int32)
     needs = np.zeros(fine.max() + 2)
     member, row = 0, 0
@@ -462,16 +489,15 @@ def _of_group(starts, items, item_starts, item_orders, group, anchors, chosen, c
             member += 1
             if not wanted:
                 continue
-            met = count_anchor(other, starts, items, item_starts, item_orders, unit, total, touched)
-            given += total[other]
-            for index in range(met):
-                item = touched[index]
-                if item != other:
-                    if sums[item] == 0.0:
-                        reached[far] = item
-                        far += 1
-                    sums[item] += total[item]
-                total[item] = 0.0
+            for index in range(pair_starts[other], pair_starts[other + 1]):
+                item = pair_items[index]
+                if item == other:
+                    given += pair_orders[index]
+                    continue
+                if sums[item] == 0.0:
+                    reached[far] = item
+                    far += 1
+                sums[item] += pair_orders[index]
         if with_need:
             for index in range(far):
                 needs[fine[reached[index]] + 1] += sums[reached[index]]
