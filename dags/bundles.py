@@ -90,6 +90,7 @@ def pin_inputs(*, dag_run: Any = None, params: Any = None) -> dict[str, Any]:
     with _wrong_is_not_tried_again():
         found = settings.from_environment()
         known = regions.load(found.config_folder)
+        lake.create(found)  # a lake that an earlier Tandem made lacks the tables that came since
         return {
             "as_of": _day(params["as_of"], dag_run).isoformat(),
             "inputs": json.dumps(lake.versions(found), sort_keys=True),

@@ -62,19 +62,15 @@ def _elasticity(job: Job) -> None:
 
 def _ranking(job: Job) -> None:
     ranked, model = ranking.rankings(job)
-    delta.replace_day(_with_segments(job, ranked), job.settings, "rankings", job.as_of)
+    delta.replace_day(_companions(job, ranked), job.settings, "rankings", job.as_of)
     if model is not None:
         delta.replace_day(model, job.settings, "ranking_models", job.as_of)
 
 
-def _with_segments(job: Job, ranked: DataFrame) -> DataFrame:
-    """`ranked` less substitutes, and again as each published segment would have it."""
-    chosen = ("region", "segment", "anchor")
-    companions = substitutes.without(ranked, substitutes.of_day(job))
-    whole = companions.withColumn("rank", F.row_number().over(Window.partitionBy(*chosen).orderBy("rank"))).persist()
-    own = segments.tilted(job, whole.withColumn("score", F.col("probability")))
-    best = Window.partitionBy(*chosen).orderBy(F.desc("score"), "companion")
-    return whole.unionByName(own.withColumn("rank", F.row_number().over(best)))
+def _companions(job: Job, ranked: DataFrame) -> DataFrame:
+    """`ranked` less substitutes, numbered anew."""
+    best = Window.partitionBy("region", "segment", "anchor").orderBy("rank")
+    return substitutes.without(ranked, substitutes.of_day(job)).withColumn("rank", F.row_number().over(best))
 
 
 def _bundles(job: Job) -> None:
@@ -142,6 +138,7 @@ def job_of(spark: SparkSession, settings: Settings, as_of: date, inputs: Mapping
 
 def run(settings: Settings, as_of: date, say: Say, *, publish_after: bool = True) -> None:
     """A whole build in one session, gate and publishing included; a region that is down does not hold up the others."""
+    lake.create(settings)  # one that an earlier Tandem made lacks the tables that came since
     inputs = lake.versions(settings)
     start = time.monotonic()
     spark = sessions.create(settings, f"tandem build {as_of}")
