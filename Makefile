@@ -40,7 +40,7 @@ status: $(READY) ## Which embedded servers run
 
 .PHONY: test
 test: lint java ## Lint, types, imports and all tests (ARGS: further arguments for pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Lint, format, types and the table of imports

@@ -169,8 +169,7 @@ def _orders(job: Job) -> DataFrame:
 
 
 def evaluated(job: Job) -> list[Measure]:
-    """Profit expected with and without discounts, per region and segment, on later orders than were learned from, and
-    how reasonable the elasticities of the day are.
+    """Profit expected with and without discounts, per region and segment, on later orders than were learned from.
 
     Learned from the first LEARNED_SHARE of the days of the window, asked about the rest. Profits and gains are for
     1,000 later orders, in minor units, of pairs that would be offered: see `kernels/earnings.py`. attach_ratio is how
@@ -178,7 +177,7 @@ def evaluated(job: Job) -> list[Measure]:
     """
     cut = _first_later_day(job)
     found = _earned(job, cut).collect() if cut else []
-    return sorted(Measure(*row) for row in found) + elasticity.evaluated(job)
+    return sorted(Measure(*row) for row in found)
 
 
 def _first_later_day(job: Job) -> date | None:

@@ -37,20 +37,30 @@ def pytest_configure() -> None:
         os.environ[RUN] = uuid.uuid4().hex
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers.
-
-    Where two processes share the run, all tests of the Spark session go to one of them, and each file to one.
-    """
-    for item in items:
-        group = "spark" if "spark" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers."""
     items.sort(
         key=lambda item: max(
             (ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0
         )
     )
+
+
+OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
+"""Files of tests/spark_jobs whose Spark is a process of its own."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where two processes share the run, each file goes to one, and all files of the Spark session to the same one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0])
+            return "spark" if file.parent.name == "spark_jobs" and file.stem not in OWN_SPARK else str(file)
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)
