@@ -18,13 +18,13 @@ from warehouse.views import connect
 RANKED = ("hit@5", "tail@5", "ndcg@10", "coverage")
 """What every ranking is measured by, side by side."""
 SAID = {
-    "hit@5": "queries with a hit among five",
-    "tail@5": "… outside the 100 most popular",
+    "hit@5": "a hit among five",
+    "tail@5": "… in the tail",
     "ndcg@10": "NDCG at 10",
-    "coverage": "queries answered",
+    "coverage": "products shown",
 }
 OURS, THEIRS = "#0b6e4f", "#7a8793"
-OWN = ("ranker", "segment", "bundles", "content")
+OWN = ("ranker", "segment", "bundles", "cold", "substitutes", "discounts")
 """Subjects that are Tandem's own; the rest are what it is measured against."""
 INCHES = 7.2
 
@@ -84,6 +84,7 @@ def _sections(rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
     yield "Frontier", _frontier(rows)
     yield "Segments", _segments(rows)
     yield "Calibration", _calibration(rows)
+    yield "Discounts", _profits(rows)
     yield "The rest", _rest(rows)
     yield "All figures", _table([row for row in rows if not row.at])
     yield "All curves", _table([row for row in rows if row.at])
@@ -96,7 +97,7 @@ def _row(region: str, segment: str, metric: str, *numbers: Any) -> Row:
 
 
 def _rankings(rows: Sequence[Row]) -> str:
-    found = [row for row in rows if _of_all(row) and row.measure in RANKED and not row.at]
+    found = [row for row in rows if _is_ranking(row)]
     if not found:
         return ""
     by_hits = {row.subject: row.value for row in found if row.measure == "hit@5"}
@@ -122,7 +123,7 @@ def _frontier(rows: Sequence[Row]) -> str:
     whole = {at: held for at, held in points.items() if {"hit@5", "tail@5"} <= set(held)}
     if not whole:
         return ""
-    others = [row for row in rows if _of_all(row) and not row.at and row.measure in ("hit@5", "tail@5")]
+    others = [row for row in rows if _is_ranking(row) and row.measure in ("hit@5", "tail@5")]
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
@@ -135,8 +136,8 @@ def _frontier(rows: Sequence[Row]) -> str:
             at = whole[tail.at]["hit@5"]
             axis.annotate(tail.at, (tail.value, at.value), fontsize=6, xytext=(3, 4), textcoords="offset points")
         _baselines(axis, others)
-        axis.set_xlabel(SAID["tail@5"].replace("…", "queries with a hit"), fontsize=8)
-        axis.set_ylabel(SAID["hit@5"], fontsize=8)
+        axis.set_xlabel("queries with a hit outside the 100 most popular products", fontsize=8)
+        axis.set_ylabel("queries with a hit among five", fontsize=8)
 
     picture = _picture(
         draw, 3.6, "Hits against hits in the tail: each point is a setting, beside the textbook's rankings"
@@ -156,8 +157,8 @@ def _baselines(axis: Any, others: Sequence[Row]) -> None:
 
 
 def _segments(rows: Sequence[Row]) -> str:
-    found = [row for row in rows if row.segment != ALL and not row.at]
-    gains = [row for row in found if "gain" in row.measure]
+    found = [row for row in rows if row.segment != ALL and not row.at and not _is_profit(row)]
+    gains = [row for row in found if row.measure == "segment_gain"]
     if not found:
         return ""
     names = [f"{row.region} · {row.segment} · {row.subject}" for row in gains]
@@ -170,6 +171,22 @@ def _segments(rows: Sequence[Row]) -> str:
 
     picture = _picture(draw, 0.7 + 0.2 * len(gains), "What each segment gains, with its interval") if gains else ""
     return f"<h2>Segments must earn their place</h2>{picture}{_table(found)}"
+
+
+def _profits(rows: Sequence[Row]) -> str:
+    found = [row for row in rows if row.measure == "profit_gain" and not row.at]
+    if not found:
+        return ""
+    labels = [f"{row.region} · {row.segment} · {row.subject}" for row in found]
+
+    def draw(figure: Any) -> None:
+        axis = figure.subplots()
+        _dots(axis, labels, found)
+        axis.axvline(0, color=THEIRS, lw=0.8)
+        axis.set_title("minor units per 1,000 later orders, against no discount", fontsize=8)
+
+    picture = _picture(draw, 0.7 + 0.2 * len(found), "Profit that discounts add or cost on later orders, by segment")
+    return f"<h2>What discounts earn</h2>{picture}{_table([row for row in rows if _is_profit(row)])}"
 
 
 def _calibration(rows: Sequence[Row]) -> str:
@@ -199,8 +216,8 @@ def _rest(rows: Sequence[Row]) -> str:
     """A picture per measure that no other section draws."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        drawn = row.measure in RANKED and _of_all(row)
-        if not (drawn or row.at or row.segment != ALL or row.measure.startswith(("frontier", "calibration"))):
+        drawn = _is_ranking(row) or _is_profit(row) or row.measure.startswith(("frontier", "calibration"))
+        if not (drawn or row.at or row.segment != ALL):
             found.setdefault(row.measure, []).append(row)
     return "".join(_measure(name, held) for name, held in found.items())
 
@@ -258,6 +275,15 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _is_ranking(row: Row) -> bool:
+    """What products with hidden history get is asked otherwise, and stands by itself."""
+    return _of_all(row) and row.measure in RANKED and not row.at and not row.subject.startswith("cold")
+
+
+def _is_profit(row: Row) -> bool:
+    return row.subject in ("discounts", "fixed_discounts")
 
 
 def _of_all(row: Row) -> bool:

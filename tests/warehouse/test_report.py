@@ -20,7 +20,9 @@ def rows() -> list[report.Row]:
         ("*", "*", "frontier_hit@5/ranker@tail=0.4", 0.52, 0.51, 0.53, 1000),
         ("*", "*", "frontier_tail@5/ranker@tail=0.4", 0.14, 0.13, 0.15, 1000),
         ("*", "*", "calibration/bundles@0.1", 0.12, 0.1, 0.14, 90),
-        ("east", "fresh", "segment_gain/placebo", 0.008, 0.001, 0.015, 300),
+        ("*", "fresh", "segment_gain/placebo", 0.008, 0.001, 0.015, 300),
+        ("east", "fresh", "profit_gain/fixed_discounts", -9.0, -12.0, -5.0, 300),
+        ("*", "*", "hit@5/cold", 0.49, 0.48, 0.5, 90),
         ("east", "*", "click_rate", 0.02, 0.01, 0.03, 50),
     ]
     return [report._row(*row) for row in found]
@@ -39,9 +41,10 @@ def test_each_kind_of_figure_has_its_picture_with_a_description():
         "Hits against hits in the tail",
         "What each segment gains",
         "Predicted and",
+        "Profit that",
     ]
     assert all(f'aria-label="{text}' in page for text in said)
-    assert page.count("<svg") == len(said) + 1
+    assert page.count("<svg") == len(said) + 2
 
 
 def test_the_same_rows_make_the_same_bytes():
