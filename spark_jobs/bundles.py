@@ -28,7 +28,6 @@ from spark_jobs.kernels import bundling, completion, cut, lines
 from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.kernels.shop import Shop
-from spark_jobs.order_files import File, Plan
 from tandem import config, merchandising, release
 from tandem import rules as rules_file
 from tandem.bundle import ID_LENGTH
@@ -107,26 +106,10 @@ def _cataloguer(job: Job) -> Callable[[pa.Table], pa.Table]:
 
 
 def packed(job: Job) -> DataFrame:
-    """The window's orders as rows of PACKED, each file's once for its region and once for everything.
-
-    Workers read the files of sales_lines themselves (see `order_files`).
-    """
-    plan = order_files.plan(job, job.rules.learning.window_days)
-    groups = order_files.dealt(order_files.sales_files(job, plan), 2 * max(2, job.settings.shuffle_partitions))
-    return job.spark.range(0, len(groups), 1, max(len(groups), 1)).mapInArrow(_reader(plan, groups), PACKED)
-
-
-def _reader(plan: Plan, groups: list[list[File]]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def read(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for part in order_files.parts(plan, groups[number]):
-                    value = pa.array([pickle.dumps(part, protocol=5)], pa.binary())
-                    for place in (part.cells[0][0], ALL):
-                        columns = [pa.array([place]), pa.array([ALL]), pa.array([ORDERS]), value]
-                        yield pa.record_batch(columns, names=delta.names(PACKED))
-
-    return read
+    """The window's orders as rows of PACKED, each file's once for its region and once for everything."""
+    level = F.explode(F.array("region", F.lit(ALL))).alias("cell_region")
+    read = order_files.packed(job, in_segments=True)
+    return read.select(level, F.lit(ALL).alias("cell_segment"), F.lit(ORDERS).alias("kind"), "packed")
 
 
 def mined(job: Job, orders: DataFrame, known: DataFrame, windows: Iterable[tuple[str, str]]) -> DataFrame:

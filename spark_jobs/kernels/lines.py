@@ -28,6 +28,15 @@ MANTISSA_BITS = 16
 INSERTED = 256
 """Lines up to which an order's items are put in place one by one; more are sorted."""
 NO_ORDER = np.empty(0, np.int64)
+ORDERS = pa.schema(
+    [
+        ("region", pa.string()),
+        ("customer", pa.string()),
+        ("day", pa.int32()),
+        ("skus", pa.list_(pa.field("item", pa.string()))),
+    ]
+)
+"""An order as a row; customer null where nobody is known; day from 1970-01-01; skus distinct."""
 
 
 @dataclass(frozen=True)
@@ -162,23 +171,7 @@ def merged(
     parts: Sequence[Part], *, decay: Decay, max_basket: int, max_item_orders: int
 ) -> tuple[Orders, pa.Array, Cells, LeftOut]:
     """The orders of all parts, each once; their customers by number; their cells, sorted; what the caps left out."""
-    skus, sku = _united([part.skus for part in parts])
-    people, person = _united([part.customers for part in parts])
-    cells = sorted({cell for part in parts for cell in part.cells})
-    cell = _joined(np.array([cells.index(own) for own in part.cells], np.int16)[part.cell] for part in parts)
-    items = _joined(number[part.items] for number, part in zip(sku, parts, strict=True))
-    customer = _joined(_known(number, part.customer) for number, part in zip(person, parts, strict=True))
-    at = _joined(part.at for part in parts)
-    starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
-    later = _laters(parts)
-    key = np.concatenate([part.key for part in parts])
-    by_key = np.lexsort((key[:, 1], key[:, 0]))
-    again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
-    if again.any():
-        run = np.concatenate(([0], np.cumsum(~again)))
-        customer = _known(_ranks(people), customer)
-        people = people.take(pc.array_sort_indices(people))
-        at, starts, items, later, customer, cell = _reunited(by_key, run, at, starts, items, later, customer, cell)
+    skus, people, cells, _, at, starts, items, later, customer, cell = _whole(parts)
     sizes = np.diff(starts)
     large = sizes > max_basket
     kept_lines = np.repeat(~large, sizes)
@@ -211,6 +204,57 @@ def merged(
     return orders, people, cells, left_out
 
 
+def orders(parts: Sequence[Part], max_basket: int) -> pa.Table:
+    """The orders of all parts, each once, as rows of ORDERS in the order of time.
+
+    Orders of one moment stand by region and the hash of their id. Those of more than `max_basket` different products
+    (canteens, resellers) are left out: they would dominate what is counted of pairs.
+    """
+    if not parts:
+        return ORDERS.empty_table()
+    skus, people, cells, key, at, starts, items, _, customer, cell = _whole(parts)
+    regions = sorted({region for region, _ in cells})
+    region = regions_of(cells)[cell]
+    by = np.lexsort((key[:, 1], key[:, 0], region, at))
+    by = by[np.diff(starts)[by] <= max_basket]
+    sizes = np.diff(starts)[by]
+    begins = _starts(sizes)
+    lines = np.repeat(starts[:-1][by] - begins[:-1], sizes) + np.arange(begins[-1])
+    held = pa.ListArray.from_arrays(pa.array(begins.astype(np.int32)), skus.take(pa.array(items[lines])))
+    who = pa.array(np.maximum(customer[by], 0), mask=customer[by] < 0)
+    columns = [
+        pa.array(regions, pa.string()).take(pa.array(region[by])),
+        people.take(who),
+        pa.array((at[by] // DAY).astype(np.int32)),
+        held,
+    ]
+    return pa.table(columns, schema=ORDERS)
+
+
+def _whole(  # type: ignore[no-untyped-def]
+    parts: Sequence[Part],
+):
+    """Products, customers, cells (sorted), and of each order its key, time, start, items, times of items, customer and
+    cell: all parts as one, each order once."""
+    skus, sku = _united([part.skus for part in parts])
+    people, person = _united([part.customers for part in parts])
+    cells = sorted({cell for part in parts for cell in part.cells})
+    cell = _joined(np.array([cells.index(own) for own in part.cells], np.int16)[part.cell] for part in parts)
+    items = _joined(number[part.items] for number, part in zip(sku, parts, strict=True))
+    customer = _joined(_known(number, part.customer) for number, part in zip(person, parts, strict=True))
+    at = _joined(part.at for part in parts)
+    starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
+    later = _laters(parts)
+    key = np.concatenate([part.key for part in parts])
+    by_key = np.lexsort((key[:, 1], key[:, 0]))
+    again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
+    if again.any():
+        run = np.concatenate(([0], np.cumsum(~again)))
+        at, starts, items, later, customer, cell = _reunited(by_key, run, at, starts, items, later, customer, cell)
+        key = key[by_key[np.concatenate(([True], ~again))]]
+    return skus, people, cells, key, at, starts, items, later, customer, cell
+
+
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
@@ -240,10 +284,9 @@ def _segments(customers: pa.Array, of_segment: Sequence[pa.Array]) -> Ints:
 
 
 def _united(values: Sequence[pa.Array]) -> tuple[pa.Array, list[Ints]]:
-    """All distinct values, and for each array its values' numbers."""
-    encoded = pa.chunked_array(values, pa.string()).combine_chunks().dictionary_encode()
-    ends = np.cumsum([len(each) for each in values])
-    return encoded.dictionary, np.split(encoded.indices.to_numpy().astype(np.int32), ends[:-1])
+    """All distinct values, sorted, and for each array its values' numbers."""
+    number, known = codes(pa.chunked_array(values, pa.string()))
+    return known, np.split(number, np.cumsum([len(each) for each in values])[:-1])
 
 
 def _known(number: Ints, place: Ints) -> Ints:

@@ -88,6 +88,30 @@ def test_orders_are_the_same_however_their_lines_are_cut_into_files(held: list[L
     assert orders_of(joined(parts)[0]) == expected(held)
 
 
+@relaxed
+@given(LINES, st.lists(st.integers(0, 60), max_size=3), st.permutations(range(4)))
+def test_orders_as_rows_stand_in_time_the_same_however_files_are_cut_and_read(
+    held: list[Line], cuts: list[int], turns: list[int]
+):
+    ends = [0, *sorted(min(cut, len(held)) for cut in cuts), len(held)]
+    parts = [held[begin:end] for begin, end in pairwise(ends) if begin < end]
+    whole = lines.orders([packed(held)], max_basket=4)
+    found = lines.orders([packed(parts[turn]) for turn in turns if turn < len(parts)], max_basket=4)
+    assert found.equals(whole)
+    by_id: dict[str, list[Line]] = {}
+    for line in held:
+        by_id.setdefault(line[0], []).append(line)
+    expected = [
+        ("north", min((line[3] for line in own if line[3]), default=None), min(line[1] for line in own) // lines.DAY)
+        + (sorted({line[2] for line in own}),)
+        for own in by_id.values()
+        if len({line[2] for line in own}) <= 4
+    ]
+    assert sorted(map(repr, expected)) == sorted(repr(tuple(row.values())) for row in found.to_pylist())
+    days = found["day"].to_pylist()
+    assert days == sorted(days)
+
+
 def test_an_order_of_very_many_lines_is_one_order():
     held: list[Line] = [("1", n % 7, f"p{n % 300:03}", "x") for n in range(5000)]
     assert orders_of(joined([held])[0]) == expected(held)
