@@ -102,12 +102,16 @@ def test_orders_as_rows_stand_in_time_the_same_however_files_are_cut_and_read(
     for line in held:
         by_id.setdefault(line[0], []).append(line)
     expected = [
-        ("north", min((line[3] for line in own if line[3]), default=None), min(line[1] for line in own) // lines.DAY)
-        + (sorted({line[2] for line in own}),)
+        {
+            "region": "north",
+            "customer": min((line[3] for line in own if line[3]), default=None),
+            "day": min(line[1] for line in own) // lines.DAY,
+            "skus": sorted({line[2] for line in own}),
+        }
         for own in by_id.values()
         if len({line[2] for line in own}) <= 4
     ]
-    assert sorted(map(repr, expected)) == sorted(repr(tuple(row.values())) for row in found.to_pylist())
+    assert sorted(map(repr, expected)) == sorted(map(repr, found.to_pylist()))
     days = found["day"].to_pylist()
     assert days == sorted(days)
 
