@@ -118,8 +118,11 @@ def setup(settings: Settings, say: Say) -> dict[str, str]:
 
 
 def test(settings: Settings, as_of: date, say: Say) -> None:
-    """Run the DAG for a day with `airflow dags test`. Raises RunFailed unless every task succeeded or was skipped."""
-    found = setup(settings, say)
+    """Run the DAG for a day with `airflow dags test`, after `setup`.
+
+    Raises RunFailed unless every task succeeded or was skipped.
+    """
+    found = environment(settings)
     log = folder(settings) / f"{DAG}-{as_of}.log"
     log.unlink(missing_ok=True)
     start = datetime.now(UTC)
@@ -235,6 +238,7 @@ def main(arguments: list[str]) -> int:
     settings = settings_file.from_environment()
     processes.interrupt_on_signals()
     if options.command == "test":
+        setup(settings, _say)
         test(settings, options.as_of, _say)
     elif options.command == "standalone":
         with contextlib.suppress(KeyboardInterrupt):

@@ -12,8 +12,11 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import cached_property
 
 import msgspec
 
@@ -50,13 +53,19 @@ class Demo:
         start = time.monotonic()
         with self._timed("Spark's packages"):
             self._run(["python", "-m", "spark_jobs.session", "--fetch"], "spark-packages")
-        with self._timed("Servers: a Redis per region, the object store"):
-            started = services.start(self.settings, self.regions, self._detail)
-            self._stack.callback(services.stop, started, self._say)
-        with self._timed("Facts: one year of baskets of the Complete Journey"):
-            self._import()
-        with self._timed(f"Airflow: the DAG bundles for {self.as_of}"):
-            self._build()
+        with ThreadPoolExecutor(1) as beside:
+            # Where there is certainly something to build, Airflow and Spark get ready while servers start.
+            ready = None if asking.versions(self.settings).get("sales_lines") else beside.submit(self._prepare)
+            with self._timed("Servers: a Redis per region, the object store"):
+                started = services.start(self.settings, self.regions, self._detail)
+                self._stack.callback(services.stop, started, self._say)
+            with self._timed("Facts: one year of baskets of the Complete Journey"):
+                self._import()
+            with self._timed(f"Airflow: the DAG bundles for {self.as_of}"):
+                if ready is None and asking.published(self.settings, self.regions, self.as_of):
+                    self._detail("published to every region already, from these facts and this configuration")
+                else:
+                    self._build((ready or beside.submit(self._prepare)).result())
         with self._timed("Shop page: uploaded to the CDN's bucket"):
             self._run(["tandem", "shop"], "shop")
         with self._timed("Edge: all regions"):
@@ -103,28 +112,30 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
         else:
             self._run(["tandem", "import", "completejourney"], "import")
 
-    def _build(self) -> None:
-        if asking.published(self.settings, self.regions, self.as_of):
-            self._detail("published to every region already, from these facts and this configuration")
-        else:
-            with self._spark() as settings:
-                airflow.test(settings, self.as_of, self._detail)
+    @cached_property
+    def _spark(self) -> services.Server:
+        return services.spark(self.settings)
 
-    @contextlib.contextmanager
-    def _spark(self) -> Iterator[Settings]:
-        """On one machine the tasks of a run share one Spark: each would spend most of its time on starting its own."""
-        if self.settings.spark_connect or not self.settings.spark_is_local:
-            yield self.settings
-            return
-        server, start = services.spark(self.settings), time.monotonic()
-        server.stop()  # one that a killed demo left behind
-        os.environ[services.SPARK_TOKEN] = self.settings.secret("spark-connect")  # for the server and the tasks
-        try:
-            server.start()
+    def _prepare(self) -> Settings:
+        """Airflow's database, and one Spark for the tasks of a run: each would spend most of its time on its own."""
+        settings = self.settings
+        if settings.spark_is_local and not settings.spark_connect:
+            start = time.monotonic()
+            self._spark.stop()  # one that a killed demo left behind
+            os.environ[services.SPARK_TOKEN] = settings.secret("spark-connect")  # for the server and the tasks
+            self._stack.callback(self._spark.stop)
+            self._spark.start()
             self._detail(f"Spark for all tasks ({time.monotonic() - start:.1f} s)")
-            yield msgspec.structs.replace(self.settings, spark_connect=f"sc://localhost:{server.port}")
+            address = f"sc://localhost:{self._spark.port}/;session_id={uuid.uuid4()}"
+            settings = msgspec.structs.replace(settings, spark_connect=address)
+        airflow.setup(settings, self._detail)
+        return settings
+
+    def _build(self, settings: Settings) -> None:
+        try:
+            airflow.test(settings, self.as_of, self._detail)
         finally:
-            server.stop()
+            self._spark.stop()
 
     def _edge(self) -> services.Server:
         url = asking.edge_url(self.settings)

@@ -19,19 +19,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from spark_jobs import facts, order_files, parquet_files
+from spark_jobs import order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baskets as kernel_baskets
 from spark_jobs.kernels import lines, measures, pairs
 from spark_jobs.order_files import File, Folder, Plan
 from spark_jobs.parquet_files import Written
-from tandem.segments import ALL, EVERYONE
+from tandem.segments import ALL
 from warehouse.tables import AFFINITY
-
-RANGED = ("segment", "anchor")
-"""Columns whose range in a file is told to readers."""
 
 
 @dataclass(frozen=True)
@@ -122,27 +118,6 @@ def smallest_k(job: Job, region: str) -> int:
     Publishing to a region checks that region's own k again.
     """
     return job.regions.get(region).k if region != ALL else min(region.k for region in job.regions.region)
-
-
-def baskets(job: Job) -> DataFrame:
-    """What each order of the learning window holds."""
-    learning = job.rules.learning
-    return facts.baskets(facts.lines(job, window_days=learning.window_days), learning.max_basket)
-
-
-def in_cells(baskets: DataFrame, members: DataFrame) -> DataFrame:
-    """Each row of `baskets` once per level: its segment in its region, its region, and everything.
-
-    Gives cell_region, cell_segment, customer, skus. Orders without a customer are in the segment of everyone.
-    """
-    segment_of = members.select("region", "customer_id", "segment")
-    levels = F.array(
-        F.struct(F.col("region").alias("cell_region"), F.coalesce("segment", F.lit(EVERYONE)).alias("cell_segment")),
-        F.struct(F.col("region").alias("cell_region"), F.lit(ALL).alias("cell_segment")),
-        F.struct(F.lit(ALL).alias("cell_region"), F.lit(ALL).alias("cell_segment")),
-    )
-    placed = baskets.join(F.broadcast(segment_of), ["region", "customer_id"], "left")
-    return placed.select(F.inline(levels), F.col("customer_id").alias("customer"), "skus")
 
 
 def _counting(job: Job, levels: tuple[str, ...], blocks: int) -> Counting:
@@ -263,7 +238,7 @@ def _written(how: Counting, held: kernel_baskets.Baskets, levels: lines.Cells, f
         rows = np.concatenate([found[of_level[level] : of_level[level + 1]] for level in own])
         if len(rows):
             table = _table(how, held, totals, levels, rows)
-            yield parquet_files.write(how.where, AFFINITY, {"as_of": how.as_of, "region": region}, table, RANGED)
+            yield parquet_files.write(how.where, AFFINITY, {"as_of": how.as_of, "region": region}, table)
 
 
 class _Totals:

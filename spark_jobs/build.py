@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 
-from pyspark.sql import DataFrame, SparkSession, Window
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from spark_jobs import (
     affinity,
@@ -61,16 +60,7 @@ def _elasticity(job: Job) -> None:
 
 
 def _ranking(job: Job) -> None:
-    ranked, model = ranking.rankings(job)
-    delta.replace_day(_companions(job, ranked), job.settings, "rankings", job.as_of)
-    if model is not None:
-        delta.replace_day(model, job.settings, "ranking_models", job.as_of)
-
-
-def _companions(job: Job, ranked: DataFrame) -> DataFrame:
-    """`ranked` less substitutes, numbered anew."""
-    best = Window.partitionBy("region", "segment", "anchor").orderBy("rank")
-    return substitutes.without(ranked, substitutes.of_day(job)).withColumn("rank", F.row_number().over(best))
+    ranking.write(job)
 
 
 def _bundles(job: Job) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts, forbidden, substitutes
+from spark_jobs import delta, facts, forbidden, order_files, substitutes
 from spark_jobs.facts import Job
 from spark_jobs.kernels import content, later, protocol, votes
 from spark_jobs.kernels import shelf as shelves
@@ -65,7 +65,7 @@ def answers(job: Job, asked: DataFrame) -> DataFrame:
         .join(wanted, "sku", "left")
         .withColumns({name: F.coalesce(name, none) for name in ("priced", "asked")})
     )
-    bought = substitutes.in_one(substitutes.history(job))
+    bought = substitutes.in_one(order_files.packed(job))
     return bought.cogroup(substitutes.in_one(products)).applyInArrow(_answerer(job), ANSWERS)
 
 
@@ -73,8 +73,8 @@ def _answerer(job: Job) -> Callable[[pa.Table, pa.Table], pa.Table]:
     k = {region.name: region.k for region in job.regions.region}
     rules = job.rules
 
-    def answer(bought: pa.Table, products: pa.Table) -> pa.Table:
-        bought = substitutes.in_time(bought)
+    def answer(packed: pa.Table, products: pa.Table) -> pa.Table:
+        bought = order_files.orders(packed, rules.learning.max_basket)
         held = shelves.shelf(bought, products)
         return pa.concat_tables(list(_answers(held, bought, products, k, rules)) or [_table([], held)])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, facts
+from spark_jobs import facts, order_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cells
 from spark_jobs.kernels.cells import Ints
@@ -32,15 +32,17 @@ FOUND = "sku string, neighbour string, similarity double, same_category boolean,
 def neighbours(job: Job) -> DataFrame:
     """The neighbours table of the day. All regions learn together: one matrix, one task (80 bytes an entry)."""
     product = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"))
-    bought = (
-        affinity.baskets(job).select(F.col("customer_id").alias("customer"), "skus").groupBy(F.lit("all").alias("all"))
-    )
-    known = product.withColumn("all", F.lit("all")).groupBy("all")
-    found = bought.cogroup(known).applyInArrow(_find, FOUND)
+    max_basket = job.rules.learning.max_basket
+
+    def find(packed: pa.Table, products: pa.Table) -> pa.Table:
+        return _found(order_files.orders(packed, max_basket), products)
+
+    bought, known = (rows.groupBy(F.lit("all").alias("all")) for rows in (order_files.packed(job), product))
+    found = bought.cogroup(known).applyInArrow(find, FOUND)
     return found.select(F.lit(job.as_of).alias("as_of"), "sku", "neighbour", "similarity", "same_category", "rank")
 
 
-def _find(bought: pa.Table, products: pa.Table) -> pa.Table:
+def _found(bought: pa.Table, products: pa.Table) -> pa.Table:
     cell = cells.cell(bought["customer"], bought["skus"])
     place = pc.index_in(cell.skus, products["sku"].combine_chunks())
     usable = pc.is_valid(place).to_numpy(zero_copy_only=False) & (cell.item_counts >= MIN_ORDERS)

@@ -8,21 +8,33 @@ job unites their rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import bundles, cold, delta, elasticity, embeddings, pricing, ranking, segments, substitutes
+from spark_jobs import (
+    bundles,
+    cold,
+    delta,
+    elasticity,
+    embeddings,
+    order_files,
+    pricing,
+    ranking,
+    segments,
+    substitutes,
+)
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, judged
 from spark_jobs.kernels.baselines import Postings
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.history import history
 from spark_jobs.kernels.nearest import nearest
-from spark_jobs.kernels.protocol import LEARNED_SHARE, NDCG_FIRST, Measure
+from spark_jobs.kernels.protocol import NDCG_FIRST, Measure
+from spark_jobs.ranking import Learned
 from tandem.segments import ALL
 
 RATED_DAYS = 28
@@ -33,7 +45,6 @@ FRONTIER = (0.0, 0.2, 0.5, 1.0)
 WHOLE_FRONTIER = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 """Weights of the tail whose hits, tail and coverage are told: in the nightly build, and by `tandem evaluate`."""
 MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
-EPOCH = date(1970, 1, 1)
 Part = Callable[[Job], list[Measure]]
 NIGHTLY: tuple[Part, ...] = (segments.evaluated, elasticity.evaluated)
 """What measures itself on later data in every build, from what other jobs of it have kept."""
@@ -47,54 +58,38 @@ def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
     The ranker and the quick baselines for all regions together, the baselines for each region; `thorough`: the ranker
     in each region too, every textbook ranking, and more points of the frontier.
     """
-    held = ranking.orders(job).persist()
-    cut = cut_of(held, job.as_of)
+    orders = order_files.packed(job).persist()
+    learned = ranking.model(job, orders)
     parts = PARTS if thorough else NIGHTLY
     told = [(*row[:3], *map(float, row[3:6]), int(row.queries)) for part in parts for row in part(job)]
     of_parts = job.spark.createDataFrame(told, MEASURED)
     rates = outcome_rates(job).withColumn("segment", F.lit(ALL))
-    found = ranked(job, held, cut, thorough=thorough).unionByName(rates).unionByName(of_parts)
+    found = ranked(job, orders, learned, thorough=thorough).unionByName(rates).unionByName(of_parts)
     return found.select(
         F.lit(job.as_of).alias("as_of"),
         *delta.names(MEASURED),
-        F.lit(cut).alias("learned_before"),
+        F.lit(learned.first_asked).alias("learned_before"),
     )
 
 
-def cut_of(held: DataFrame, as_of: date) -> date:
-    """The first day that is asked about: after LEARNED_SHARE of the days that have orders in `held`."""
-    days = sorted(row.day for row in held.select("day").distinct().collect())
-    return EPOCH + timedelta(days=days[min(int(len(days) * LEARNED_SHARE), len(days) - 1)]) if days else as_of
-
-
-def ranked(job: Job, held: DataFrame, cut: date, *, thorough: bool) -> DataFrame:
+def ranked(job: Job, orders: DataFrame, learned: Learned, *, thorough: bool) -> DataFrame:
     """MEASURED of the rankings, everywhere and in each region. A task holds its level's orders, see `ranking`."""
-    known = ranking.products(job, before=cut, listed=False).persist()
-    before = held.where(F.col("day") < F.lit((cut - EPOCH).days))
-    model = ranking.train(before, known, before.count())
-    cells = held.withColumn("cell", F.explode(F.array("region", F.lit(ALL))))
-    names = F.array(*[F.lit(name) for name in (*job.regions.names, ALL)])
-    placed = known.withColumn("cell", F.explode(names))
-    return (
-        cells.groupBy("cell").cogroup(placed.groupBy("cell")).applyInArrow(_judge(job, cut, model, thorough), MEASURED)
-    )
+    known = ranking.products(job, before=learned.first_asked, listed=False)
+    judge = ranking.each_cell(_judge(job, learned, thorough))
+    return ranking.in_cells(job, orders, known).mapInArrow(judge, MEASURED)
 
 
-Judge = Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]
+def _judge(job: Job, learned: Learned, thorough: bool) -> Callable[[str, int, pa.Table, pa.Table], pa.Table]:
+    learning, tail_weight = job.rules.learning, job.rules.ranking.weight_of_tail
+    day = (learned.first_asked - ranking.EPOCH).days
 
-
-def _judge(job: Job, cut: date, model: bytes | None, thorough: bool) -> Judge:
-    damping, tail_weight = job.rules.learning.popularity_damping, job.rules.ranking.weight_of_tail
-    day = (cut - EPOCH).days
-
-    def judge(key: tuple[pa.Scalar, ...], orders: pa.Table, products: pa.Table) -> pa.Table:
-        region = key[0].as_py()
+    def judge(region: str, block: int, packed: pa.Table, products: pa.Table) -> pa.Table:
         found = judged.judged(
             region,
-            history(orders, products),
+            history(order_files.orders(packed, learning.max_basket), products),
             day,
-            model,
-            damping=damping,
+            learned.model,
+            damping=learning.popularity_damping,
             tail_weight=tail_weight,
             frontier=WHOLE_FRONTIER if thorough else FRONTIER,
             rank=thorough or region == ALL,

@@ -33,9 +33,10 @@ CODED = ("sku", "customer_id", "segment")
 """Columns that repeat: read as numbers and the texts they stand for."""
 LINES = 1_000_000
 """Lines that a worker reads and packs at once (about 60 and 10 bytes each), more only where a row group has more."""
+Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 TEXTS = pa.schema({"segment": pa.string(), "customer_id": pa.string()})
 PACKED = "region string, days array<int>, orders long, packed binary"
-"""Orders of a file of one region: their days (from 1970-01-01) and number, and themselves, see `unpacked`."""
+"""Orders of a file of one region: their days (from 1970-01-01) and number, and themselves, see `orders`."""
 PLAIN = {"timestampNtz", "v2Checkpoint", "appendOnly", "invariants", "checkConstraints"}
 """Reader features of Delta that leave the Parquet files as they are."""
 
@@ -133,22 +134,47 @@ def packed(job: Job, *, in_segments: bool = False) -> DataFrame:
     return numbers.mapInArrow(_reader(found, groups), PACKED)
 
 
-def _reader(found: Plan, groups: list[list[File]]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _reader(found: Plan, groups: list[list[File]]) -> Batches:
     def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in numbers:
             for number in batch["id"].to_pylist():
                 for part in parts(found, groups[number]):
-                    days = pa.array([np.unique(part.at // lines.DAY).astype(np.int32)], pa.list_(pa.int32()))
-                    value = pa.array([pickle.dumps(part, protocol=5)], pa.binary())
-                    columns = [pa.array([part.cells[0][0]]), days, pa.array([len(part.at)], pa.int64()), value]
-                    yield pa.record_batch(columns, names=delta.names(PACKED))
+                    yield _packed(part, part.cells[0][0])
 
     return read_groups
 
 
-def unpacked(values: pa.ChunkedArray) -> list[lines.Part]:
-    """The orders in a column `packed`."""
-    return [pickle.loads(value.as_buffer()) for value in values]  # noqa: S301 - this job's own
+def _packed(part: lines.Part, region: str) -> pa.RecordBatch:
+    """A row of PACKED."""
+    columns = [
+        pa.array([region]),
+        pa.array([np.unique(part.at // lines.DAY).astype(np.int32)], pa.list_(pa.int32())),
+        pa.array([len(part.at)], pa.int64()),
+        pa.array([pickle.dumps(part, protocol=5)], pa.binary()),
+    ]
+    return pa.record_batch(columns, names=delta.names(PACKED))
+
+
+def orders(rows: pa.Table, max_basket: int) -> pa.Table:
+    """The orders in rows of PACKED, as `lines.orders` gives them."""
+    return lines.orders([unpacked(value) for value in rows["packed"]], max_basket)
+
+
+def drawn(share: float) -> Batches:
+    """From rows of PACKED to those with the orders of a share of the customers; see `lines.drawn`."""
+
+    def draw(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for row, value in enumerate(batch["packed"]):
+                yield _packed(lines.drawn(unpacked(value), share), batch["region"][row].as_py())
+
+    return draw
+
+
+def unpacked(value: pa.Scalar) -> lines.Part:
+    """The orders in a value of a column `packed`."""
+    part: lines.Part = pickle.loads(value.as_buffer())  # noqa: S301 - this job's own
+    return part
 
 
 def sales_files(job: Job, found: Plan) -> list[File]:

@@ -39,11 +39,11 @@ class Written:
     stats: str
 
 
-def write(where: Folder, table: Table, values: Mapping[str, str], rows: pa.Table, ranged: Sequence[str]) -> Written:
+def write(where: Folder, table: Table, values: Mapping[str, str], rows: pa.Table) -> Written:
     """Write `rows` (the columns of `table` but for its partitions', whose `values` are given) as one file.
 
-    Statistics of the columns `ranged` let readers pass over the file. Raises InputError where a row breaks a
-    constraint of the table or a required value is missing: nothing else checks files that are committed by name.
+    Raises InputError where a row breaks a constraint of the table or a required value is missing: nothing else checks
+    files that are committed by name.
     """
     _check(table, values, rows)
     name = f"part-{uuid.uuid4()}.parquet"
@@ -55,7 +55,7 @@ def write(where: Folder, table: Table, values: Mapping[str, str], rows: pa.Table
     with system.open_output_stream(prefix + path) as file:
         pq.write_table(rows, file, row_group_size=ROWS, use_dictionary=coded, store_schema=False)
         size = file.tell()
-    return Written(path, size, dict(values), _stats(rows, ranged))
+    return Written(path, size, dict(values), _stats(rows))
 
 
 def replace_day(
@@ -92,14 +92,16 @@ def _check(table: Table, values: Mapping[str, str], rows: pa.Table) -> None:
                 raise InputError(f"table {table.name}: {broken[0]} rows break the constraint {name}: {sql}")
 
 
-def _stats(rows: pa.Table, ranged: Sequence[str]) -> str:
-    ends = {name: pc.min_max(_texts(rows[name])).as_py() for name in ranged}
+def _stats(rows: pa.Table) -> str:
+    """Delta's statistics of every column that is not nested: `deltalake`'s datasets pass over files that lack some."""
+    plain = [name for name in rows.column_names if not pa.types.is_nested(rows[name].type)]
+    ends = {name: pc.min_max(_texts(rows[name])).as_py() for name in plain}
     return json.dumps(
         {
             "numRecords": len(rows),
             "minValues": {name: each["min"] for name, each in ends.items()},
             "maxValues": {name: each["max"] for name, each in ends.items()},
-            "nullCount": dict.fromkeys(ranged, 0),
+            "nullCount": {name: rows[name].null_count for name in plain},
         }
     )
 

@@ -8,7 +8,11 @@ bytes a line and 90 an order), 600 bytes a product and 30 MB of figures, whateve
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,59 +23,85 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts
+from spark_jobs import affinity, facts, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import features, ranker
 from spark_jobs.kernels.features import NAMES, Evidence
 from spark_jobs.kernels.history import History, history
-from spark_jobs.kernels.protocol import MIN_ORDERS
+from spark_jobs.kernels.protocol import MIN_ORDERS, first_asked_day
 from spark_jobs.kernels.ranker import Ranked
+from spark_jobs.kernels.shop import from_bytes, to_bytes
 from tandem.segments import ALL
+from warehouse import lake
+from warehouse.tables import RANKING_MODELS, RANKINGS, SUBSTITUTES
 
 SAMPLED_ORDERS = 400_000
 """Orders that the trees are learned from; of more, whole customers are drawn by a hash."""
 CHANGED_SHARE = 0.05
 PRODUCTS_PER_BLOCK = 100_000
-CODE = "1"
+CODE = "2"
 """Changed whenever the same inputs would give another model."""
 BPS = 10_000
-RANKED = """cell_region string, anchor string, companion string, rank int, score double, probability double,
-customers_both long, matched string, why array<string>"""
+EPOCH = date(1970, 1, 1)
+NEED = ["sku", "substitute", "apart"]
 MODEL = "model binary"
+WRITTEN = "written binary"
+HELD = "place int, name string, block int, ordered boolean, packed binary"
+"""Of a cell, called by its region or `*`: orders (`ordered`; see `order_files.PACKED`) or products (in Arrow's stream
+format)."""
 
 
-def rankings(job: Job) -> tuple[DataFrame, DataFrame | None]:
-    """The rankings table of the day, and its row of ranking_models where a model was learned (else None)."""
-    held = orders(job).persist()
-    known = products(job).persist()
-    model, learned = _model(job, held, known)
-    cells = held.withColumn("cell_region", F.explode(F.array("region", F.lit(ALL))))
-    blocks = F.explode(F.sequence(F.lit(0), F.lit(known.count() // PRODUCTS_PER_BLOCK)))
-    everywhere = [*job.regions.names, ALL]
-    placed = known.withColumn("cell_region", F.explode(F.array(*[F.lit(name) for name in everywhere])))
-    by = ("cell_region", "block")
-    found = (
-        cells.withColumn("block", blocks)
-        .groupBy(*by)
-        .cogroup(placed.withColumn("block", blocks).groupBy(*by))
-        .applyInArrow(_ranker(job, model), RANKED)
-    )
-    columns = [F.lit(job.as_of).alias("as_of"), F.col("cell_region").alias("region"), F.lit(ALL).alias("segment")]
-    return found.select(*columns, *delta.names(RANKED)[1:]), learned
+def write(job: Job) -> None:
+    """Replace the day's rows of rankings, and of ranking_models where a model was learned now.
 
-
-def orders(job: Job, before: date | None = None) -> DataFrame:
-    """Orders of the learning window before `before` (default: as_of): region, customer, day, skus.
-
-    Lines that do not count and orders that are too large are left out as in `facts.baskets`.
+    What is the anchor's substitute is no companion of it, unless customers like to take both (see `substitutes`).
     """
-    learning = job.rules.learning
-    lines = facts.lines(job, window_days=learning.window_days, before=before)
-    days = lines.groupBy("region", "order_id").agg(F.min(F.unix_date(F.col("ordered_at").cast("date"))).alias("day"))
-    held = facts.baskets(lines, learning.max_basket)
-    return held.join(days, ["region", "order_id"]).select(
-        "region", F.col("customer_id").alias("customer"), "day", "skus"
-    )
+    orders = order_files.packed(job).persist()
+    learned = model(job, orders)
+    if learned.rows is not None:
+        lake.replace(job.settings, RANKING_MODELS, learned.rows, f"as_of = '{job.as_of}'")
+    known = products(job).persist()
+    rows = in_cells(job, orders, known, known.count() // PRODUCTS_PER_BLOCK + 1)
+    written = rows.mapInArrow(each_cell(_writer(job, learned.model)), WRITTEN).collect()
+    files = [pickle.loads(row.written) for row in written]  # noqa: S301 - this job's own
+    parquet_files.replace_day(job.settings, RANKINGS.name, job.as_of, files)
+
+
+def in_cells(job: Job, orders: DataFrame, known: DataFrame, blocks: int = 1) -> DataFrame:
+    """A partition for every block of every cell, everything first: its orders and the products, as rows of HELD.
+
+    `orders` as `order_files.packed` gives them, `known` as `products`.
+    """
+    cells = [ALL, *job.regions.names]
+    region = F.create_map(*[part for number, name in enumerate(cells) for part in (F.lit(name), F.lit(number))])
+    own = orders.select(F.explode(F.array(F.lit(0), region[F.col("region")])).alias("cell"), F.lit(True), "packed")
+    every = F.explode(F.sequence(F.lit(0), F.lit(len(cells) - 1)))
+    wares = known.mapInArrow(_packed, "packed binary").select(every.alias("cell"), F.lit(False), "packed")
+    block = F.explode(F.sequence(F.lit(0), F.lit(blocks - 1)))
+    placed = own.union(wares).toDF("cell", "ordered", "packed").withColumn("block", block)
+    place = F.col("cell") * blocks + F.col("block")
+    name = F.array(*[F.lit(name) for name in cells])[F.col("cell")].alias("name")
+    held = placed.select(place.cast("int").alias("place"), name, "block", "ordered", "packed")
+    return held.repartitionById(len(cells) * blocks, "place")
+
+
+def _packed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.record_batch({"packed": pa.array([to_bytes(pa.Table.from_batches([batch]))], pa.binary())})
+
+
+def each_cell(kernel: Callable[[str, int, pa.Table, pa.Table], pa.Table]) -> order_files.Batches:
+    """What `kernel` makes of the cell, the number of the block, the orders (packed) and the products of a partition."""
+
+    def of_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = pa.Table.from_batches(held) if (held := list(batches)) else None
+        if rows is not None:
+            wares = rows.filter(pc.invert(rows["ordered"]))["packed"]
+            products = pa.concat_tables([from_bytes(value.as_buffer()) for value in wares])
+            name, block = rows["name"][0].as_py(), rows["block"][0].as_py()
+            yield from kernel(name, block, rows.filter(rows["ordered"]), products).to_batches()
+
+    return of_partition
 
 
 def products(job: Job, before: date | None = None, *, listed: bool = True) -> DataFrame:
@@ -97,90 +127,129 @@ def _worth(job: Job) -> Column:
     return F.lit(None)
 
 
-def _model(job: Job, held: DataFrame, known: DataFrame) -> tuple[bytes | None, DataFrame | None]:
-    """The model to rank with, and its row where it was learned now."""
-    count = held.count()
-    mark = _fingerprint(held, known)
+@dataclass(frozen=True)
+class Learned:
+    """What the day's companions are ranked by, and judged by."""
+
+    model: bytes | None
+    """As `ranker.train` gives it."""
+    first_asked: date
+    """Learned from orders before this day, or an earlier one: those since then may be asked about."""
+    rows: pa.Table | None
+    """The row of ranking_models, where the model was learned now."""
+
+
+def model(job: Job, orders: DataFrame) -> Learned:
+    """The day's model: as stored, or one of the days before while hardly anything has changed, or learned now.
+
+    `orders` as `order_files.packed` gives them. It is learned from the first 80 % of the window's days, so that the
+    model that ranks is the one whose figures `evaluations` tells.
+    """
+    days: set[int] = set()
+    count = 0
+    for row in orders.select("days", "orders").collect():
+        days.update(row.days)
+        count += row.orders
+    first = EPOCH + timedelta(days=first_asked_day(np.array(sorted(days), np.int32))) if days else job.as_of
+    mark = _fingerprint(job)
     since = job.as_of - timedelta(days=job.rules.ranking.retrain_days)
-    stored = delta.read(job.spark, job.settings, "ranking_models").where(
-        (F.col("as_of") <= F.lit(job.as_of)) & (F.col("as_of") >= F.lit(since))
+    stored = lake.open_table(job.settings, RANKING_MODELS.name).to_pyarrow_table(
+        filters=[("as_of", ">=", since), ("as_of", "<=", job.as_of)]
     )
-    for row in stored.orderBy(F.col("as_of").desc()).collect():
-        same = row.fingerprint == mark
-        alike = abs(row.orders - count) <= CHANGED_SHARE * count and row.fingerprint.startswith(f"{CODE}-")
-        if same or (row.as_of < job.as_of and alike):
-            return base64.b64decode(row.model) or None, None
-    model = train(held, known, count)
-    row = [(job.as_of, base64.b64encode(model or b"").decode(), count, mark)]
-    return model, job.spark.createDataFrame(row, "as_of date, model string, orders long, fingerprint string")
+    for row in stored.sort_by([("as_of", "descending")]).to_pylist():
+        alike = abs(row["orders"] - count) <= CHANGED_SHARE * count and row["fingerprint"].startswith(f"{CODE}-")
+        if row["fingerprint"] == mark or (row["as_of"] < job.as_of and alike):
+            return Learned(base64.b64decode(row["model"]) or None, first, None)
+    found = train(job, orders, products(job, before=first, listed=False), count, first)
+    row = {"as_of": job.as_of, "model": base64.b64encode(found or b"").decode(), "orders": count, "fingerprint": mark}
+    return Learned(found, first, pa.Table.from_pylist([row], lake.arrow_schema(RANKING_MODELS)))
 
 
-def _fingerprint(held: DataFrame, known: DataFrame) -> str:
-    modulus = F.lit(2**40)
-    sums = [
-        frame.select(F.sum(F.pmod(F.xxhash64(*columns), modulus))).first()
-        for frame, columns in ((held, held.columns), (known, ["sku", "category", "brand", "price"]))
-    ]
-    return f"{CODE}-" + "-".join(f"{(row[0] if row else 0) or 0:x}" for row in sums)
+def _fingerprint(job: Job) -> str:
+    """What a model depends on: the facts' versions, who may be learned from, and how."""
+    learning = job.rules.learning
+    told = [dict(job.inputs), f"{job.as_of}", learning.window_days, learning.max_basket]
+    told += [[region.name, *region.consent_purposes] for region in job.regions.region]
+    return f"{CODE}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
-def train(held: DataFrame, known: DataFrame, count: int) -> bytes | None:
-    """A model learned from `held` (see `orders`), sampled by customer; None where smoothed confidence does as well."""
-    share = min(1.0, SAMPLED_ORDERS / max(count, 1))
-    owner = F.coalesce("customer", F.concat_ws(",", "skus"))
-    drawn = held.where(F.pmod(F.xxhash64(owner), F.lit(1_000_000)) < int(share * 1_000_000))
+def train(job: Job, orders: DataFrame, known: DataFrame, count: int, before: date) -> bytes | None:
+    """A model learned from `orders` (about `count`) before a day, sampled by customer; see `ranker.train`.
+
+    None where smoothed confidence does as well. `known` as `products` gives them.
+    """
+    share, max_basket, day = SAMPLED_ORDERS / max(count, 1), job.rules.learning.max_basket, (before - EPOCH).days
+
+    def learn(packed: pa.Table, products: pa.Table) -> pa.Table:
+        rows = order_files.orders(packed, max_basket)
+        held = history(rows.filter(pc.less(rows["day"], day)), products)
+        learned = ranker.train(held.orders, held.catalogue, min_orders=MIN_ORDERS)
+        return pa.table({"model": pa.array([learned or b""], pa.binary())})
+
+    drawn = orders if share >= 1 else orders.mapInArrow(order_files.drawn(share), order_files.PACKED)
     one = F.lit(0).alias("one")
-    rows = drawn.select("customer", "day", "skus", one).groupBy("one")
-    (row,) = rows.cogroup(known.select("*", one).groupBy("one")).applyInArrow(_train, MODEL).collect() or [None]
-    return bytes(row.model) if row is not None and row.model else None
+    found = drawn.groupBy(one).cogroup(known.groupBy(one)).applyInArrow(learn, MODEL).collect()
+    return bytes(found[0].model) or None if found else None
 
 
-def _train(orders: pa.Table, products: pa.Table) -> pa.Table:
-    held = history(orders, products)
-    model = ranker.train(held.orders, held.catalogue, min_orders=MIN_ORDERS)
-    return pa.table({"model": pa.array([model or b""], pa.binary())})
-
-
-Ranker = Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]
-
-
-def _ranker(job: Job, model: bytes | None) -> Ranker:
+def _writer(job: Job, learned: bytes | None) -> Callable[[str, int, pa.Table, pa.Table], pa.Table]:
+    """Ranks the anchors of a block of a cell, and writes their rows as a file that no commit names yet."""
     k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
-    rules = job.rules.ranking
+    rules, max_basket, as_of = job.rules.ranking, job.rules.learning.max_basket, f"{job.as_of}"
+    where = order_files.folder(job.settings, RANKINGS.name)
+    instead = order_files.folder(job.settings, SUBSTITUTES.name)
+    apart = order_files.of_day(job.settings, SUBSTITUTES.name, job.as_of)
 
-    def rank(key: tuple[pa.Scalar, ...], orders: pa.Table, products: pa.Table) -> pa.Table:
-        region, block = (part.as_py() for part in key)
-        held = history(orders, products, only_listed=True).known(MIN_ORDERS)
+    def write_block(region: str, block: int, packed: pa.Table, products: pa.Table) -> pa.Table:
+        held = history(order_files.orders(packed, max_basket), products, only_listed=True).known(MIN_ORDERS)
         anchors = np.arange(held.orders.products, dtype=np.int32)
         anchors = anchors[anchors // PRODUCTS_PER_BLOCK == block]
-        if not len(anchors):
-            return _empty()
-        known = features.evidence(held.orders, held.catalogue)
-        found = ranker.rank(
-            known,
-            anchors,
-            ranker.opened(model),
-            tail_weight=rules.weight_of_tail,
-            kept=rules.kept,
-            worth=held.worth if rules.objective in ("revenue", "profit") else None,
-        )
-        return _rows(region, held, found, known, k[region], rules.weight_of_tail)
+        written = []
+        if len(anchors):
+            known = features.evidence(held.orders, held.catalogue)
+            found = ranker.rank(
+                known,
+                anchors,
+                ranker.opened(learned),
+                tail_weight=rules.weight_of_tail,
+                kept=rules.kept,
+                worth=held.worth if rules.objective in ("revenue", "profit") else None,
+            )
+            not_both = _one_need(held.skus, [rows for file in apart for rows in order_files.read(instead, file, NEED)])
+            rows = _rows(region, held, found, known, k[region], rules.weight_of_tail, not_both)
+            if len(rows):
+                place = {"as_of": as_of, "region": region}
+                written.append(parquet_files.write(where, RANKINGS, place, rows))
+        return pa.table({"written": pa.array([pickle.dumps(each) for each in written], pa.binary())})
 
-    return rank
-
-
-def _schema() -> pa.Schema:
-    text, number = pa.string(), pa.float64()
-    kinds = (text, text, text, pa.int32(), number, number, pa.int64(), text, pa.list_(text))
-    return pa.schema(list(zip(delta.names(RANKED), kinds, strict=True)))
-
-
-def _empty() -> pa.Table:
-    return _schema().empty_table()
+    return write_block
 
 
-def _rows(region: str, held: History, found: Ranked, known: Evidence, k: int, tail_weight: float) -> pa.Table:
-    row, place = np.nonzero(found.companions >= 0)
+def _one_need(skus: pa.Array, tables: list[pa.Table]) -> NDArray[np.int64]:
+    """Pairs of `skus` (one's number · how many there are + the other's) that serve one need and are bought apart."""
+    found = [np.empty(0, np.int64)]
+    for rows in tables:
+        held = rows.filter(rows["apart"])
+        one, other = (pc.index_in(held[name].cast(pa.string()), skus).to_numpy() for name in ("sku", "substitute"))
+        both = np.isfinite(one) & np.isfinite(other)
+        one, other = one[both].astype(np.int64), other[both].astype(np.int64)
+        found += [one * len(skus) + other, other * len(skus) + one]
+    return np.unique(np.concatenate(found))
+
+
+def _rows(
+    region: str,
+    held: History,
+    found: Ranked,
+    known: Evidence,
+    k: int,
+    tail_weight: float,
+    not_both: NDArray[np.int64],
+) -> pa.Table:
+    """Rows of rankings, without those pairs of `not_both` (see `_one_need`); ranks close up."""
+    pair = found.anchors[:, None].astype(np.int64) * len(held.skus) + found.companions
+    kept = (found.companions >= 0) & ~np.isin(pair, not_both)
+    row, place = np.nonzero(kept)
     companion = found.companions[row, place]
     probability = found.probability[row, place].astype(np.float64).round(9)
     figures = found.figures[row, place]
@@ -188,18 +257,17 @@ def _rows(region: str, held: History, found: Ranked, known: Evidence, k: int, ta
     tail = ranker.tail_of(known)
     score = probability * held.worth[companion] * np.where(tail[companion], 1.0 + tail_weight, 1.0)
     return pa.table(
-        [
-            pa.array([region] * len(row), pa.string()),
-            held.skus.take(pa.array(found.anchors[row])),
-            held.skus.take(pa.array(companion)),
-            pa.array((place + 1).astype(np.int32)),
-            pa.array(score.round(9)),
-            pa.array(probability),
-            customers,
-            _matched(region, figures, customers >= k),
-            _why(figures, tail[companion], customers >= k),
-        ],
-        schema=_schema(),
+        {
+            "segment": pa.array([ALL] * len(row), pa.string()),
+            "anchor": held.skus.take(pa.array(found.anchors[row])),
+            "companion": held.skus.take(pa.array(companion)),
+            "rank": np.cumsum(kept, axis=1, dtype=np.int32)[row, place],
+            "score": score.round(9),
+            "probability": probability,
+            "customers_both": customers,
+            "matched": _matched(region, figures, customers >= k),
+            "why": _why(figures, tail[companion], customers >= k),
+        }
     )
 
 

@@ -126,7 +126,10 @@ def submitted(settings: Settings, name: str) -> SparkSession:
 
 
 def _connected(settings: Settings, name: str) -> SparkSession:
-    """A session at a running server, whose conf is its own. Raises Unavailable where nothing listens there."""
+    """A session at a running server, whose conf is its own. Raises Unavailable where nothing listens there.
+
+    One that the address names (`;session_id=`) stays when its job ends, so that the next one finds its Python workers.
+    """
     from pyspark.sql import SparkSession
 
     server = urlsplit(settings.spark_connect)
@@ -135,7 +138,9 @@ def _connected(settings: Settings, name: str) -> SparkSession:
     except OSError as error:
         raise Unavailable(f"the Spark Connect server at {settings.spark_connect} does not answer: {error}") from error
     os.environ.pop("MASTER", None)  # spark-submit sets it, and Spark takes it for a contradiction
-    return SparkSession.builder.remote(settings.spark_connect).appName(name).getOrCreate()
+    spark = SparkSession.builder.remote(settings.spark_connect).appName(name).getOrCreate()
+    spark.release_session_on_close = "session_id=" not in settings.spark_connect  # type: ignore[attr-defined]
+    return spark
 
 
 def serve(settings: Settings, port: int) -> NoReturn:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, GroupedData, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, embeddings, facts
+from spark_jobs import delta, embeddings, facts, order_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, content, later, nearest, protocol, swaps
 from spark_jobs.kernels import shelf as shelves
@@ -36,27 +36,15 @@ MEASURED = "metric string, value double, low double, high double, queries long"
 
 def substitutes(job: Job) -> DataFrame:
     """The substitutes table of the day. All regions learn together, in one task: about 120 bytes a line of an order."""
-    bought, products = history(job), described(job)
-    found = in_one(bought).cogroup(in_one(products)).applyInArrow(_finder(least_k(job)), FOUND)
+    bought, products = order_files.packed(job), described(job)
+    finder = _finder(least_k(job), job.rules.learning.max_basket)
+    found = in_one(bought).cogroup(in_one(products)).applyInArrow(finder, FOUND)
     return found.select(F.lit(job.as_of).alias("as_of"), *delta.names(FOUND))
 
 
 def least_k(job: Job) -> int:
     """Customers that swaps need before they say anything: the most careful region's, as all regions learn together."""
     return max(region.k for region in job.regions.region)
-
-
-def history(job: Job) -> DataFrame:
-    """One row per order of the learning window: region, order_id, customer, ordered_at, skus."""
-    learning = job.rules.learning
-    lines = facts.lines(job, window_days=learning.window_days)
-    bought = lines.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
-    orders = bought.groupBy("region", "order_id").agg(
-        F.min("customer_id").alias("customer"),
-        F.min("ordered_at").alias("ordered_at"),
-        F.array_sort(F.collect_set("sku")).alias("skus"),
-    )
-    return orders.where(F.size("skus") <= learning.max_basket)
 
 
 def described(job: Job) -> DataFrame:
@@ -66,19 +54,14 @@ def described(job: Job) -> DataFrame:
     return facts.catalogue(job).join(price, "sku", "left").select("sku", *text, "price")
 
 
-def in_time(bought: pa.Table) -> pa.Table:
-    """Orders as they happened; those of one moment by their number, so that a rerun sees the same."""
-    return bought.sort_by([(name, "ascending") for name in ("ordered_at", "region", "order_id")])
-
-
 def in_one(rows: DataFrame) -> GroupedData:
     """All rows as one group: one task holds them."""
     return rows.withColumn("all", F.lit("all")).groupBy("all")
 
 
-def _finder(min_customers: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
-    def find(bought: pa.Table, products: pa.Table) -> pa.Table:
-        held = shelves.shelf(in_time(bought), products)
+def _finder(min_customers: int, max_basket: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
+    def find(packed: pa.Table, products: pa.Table) -> pa.Table:
+        held = shelves.shelf(order_files.orders(packed, max_basket), products)
         return _rows(held, found(held, min_customers))
 
     return find
@@ -146,17 +129,6 @@ def of_day(job: Job) -> DataFrame:
     return delta.read_day(job.spark, job.settings, "substitutes", job.as_of)
 
 
-def without(pairs: DataFrame, day: DataFrame) -> DataFrame:
-    """`pairs` (with anchor and companion) less those of which one is the other's substitute; `day`: see `of_day`.
-
-    Substitutes that customers like to take side by side (`apart` is false: two kinds of yogurt) may stand.
-    """
-    apart = day.where("apart")
-    forward = apart.select(F.col("sku").alias("anchor"), F.col("substitute").alias("companion"))
-    backward = apart.select(F.col("substitute").alias("anchor"), F.col("sku").alias("companion"))
-    return pairs.join(forward.unionByName(backward).distinct(), ["anchor", "companion"], "left_anti")
-
-
 def repairs(job: Job) -> DataFrame:
     """sku, substitutes: what may stand in for each product in a bundle, best first, floors still unknown."""
     best = Window.partitionBy("sku").orderBy("rank")
@@ -187,18 +159,18 @@ Judge = Callable[[later.Split], Iterator[tuple[str, protocol.Estimate]]]
 
 def asked_later(job: Job, judge: Judge) -> list[Measure]:
     """What `judge` says of the window's orders split in time: all regions together, in one task."""
-    day = F.datediff(F.to_date("ordered_at"), F.lit("1970-01-01").cast("date")).alias("day")
-    bought = history(job).select("*", day)
+    max_basket = job.rules.learning.max_basket
 
-    def measure(bought: pa.Table, products: pa.Table) -> pa.Table:
-        told = list(judge(later.split(in_time(bought), products))) if len(bought) else []
+    def measure(packed: pa.Table, products: pa.Table) -> pa.Table:
+        bought = order_files.orders(packed, max_basket)
+        told = list(judge(later.split(bought, products))) if len(bought) else []
         names = [name for name, _ in told]
         columns = list(zip(*(each for _, each in told), strict=True)) or [()] * 4
         kinds = (pa.float64(), pa.float64(), pa.float64(), pa.int64())
         arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)]
         return pa.table([pa.array(names, pa.string()), *arrays], names=delta.names(MEASURED))
 
-    rows = in_one(bought).cogroup(in_one(described(job))).applyInArrow(measure, MEASURED).collect()
+    rows = in_one(order_files.packed(job)).cogroup(in_one(described(job))).applyInArrow(measure, MEASURED).collect()
     return [Measure(ALL, ALL, *row) for row in rows]
 
 

@@ -10,6 +10,8 @@ products alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -37,15 +39,16 @@ def choose(
     probability: Floats,
     tail: Mask,
     *,
-    tail_weight: float,
+    tail_weights: Sequence[float],
     kept: int,
     value: Floats | None = None,
 ) -> Ints:
-    """Shape (anchors, kept): places in `chosen` of the best companions, -1 where there are no more.
+    """Shape (tail_weights, anchors, kept): places in `chosen` of the best companions, -1 where there are no more.
 
     The first five are chosen together and then ordered by probability; the rest follow by probability and tail bonus.
-    `chosen` and `probability`: shape (anchors, candidates), see `features`. `tail_weight`: what a hit in the tail is
-    worth beside a hit. `value`: shape of `chosen`, what a hit of each candidate is worth (money); all 1 if not given.
+    `chosen` and `probability`: shape (anchors, candidates), see `features`. `tail_weights`: what a hit in the tail is
+    worth beside a hit, one choice for each. `value`: shape of `chosen`, what a hit of each candidate is worth (money);
+    all 1 if not given.
     """
     orders = known.held.orders
     worth = np.ones(chosen.shape) if value is None else value
@@ -61,7 +64,7 @@ def choose(
         known.held.item_orders,
         known.neighbours,
         known.closeness,
-        tail_weight,
+        np.array(tail_weights, np.float64),
         kept,
         FIRST,
         OWN_ORDERS,
@@ -71,7 +74,7 @@ def choose(
     )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _choose(
     anchors,
     chosen,
@@ -84,7 +87,7 @@ def _choose(
     item_orders,
     near,
     closeness,
-    tail_weight,
+    tail_weights,
     kept,
     first,
     own_orders,
@@ -93,7 +96,7 @@ def _choose(
     lean,
 ):  # type: ignore[no-untyped-def]
     width = chosen.shape[1]
-    best = np.full((len(anchors), kept), -1, np.int32)
+    best = np.full((len(tail_weights), len(anchors), kept), -1, np.int32)
     slot = np.full(len(tail), -1, np.int32)
     room = own_orders + borrowed_orders + near.shape[1]
     order_at, weight = np.empty(room, np.int32), np.empty(room)
@@ -139,62 +142,64 @@ def _choose(
                     filled += 1
                     total[candidate] += weight[index]
             begin[index + 1] = filled
-            missed[index] = True
-            missed_tail[index] = True
-        open_[:size] = total[:size]
-        open_tail[:size] = total[:size]
-        used[:size] = False
-        for turn in range(min(first, size, kept)):
-            everything, left, left_tail = total[:size].sum() + 1e-9, open_[:size].sum(), open_tail[:size].sum()
-            pick, most = -1, -1.0
+        for choice in range(len(tail_weights)):
+            tail_weight = tail_weights[choice]
+            missed[:pool] = True
+            missed_tail[:pool] = True
+            open_[:size] = total[:size]
+            open_tail[:size] = total[:size]
+            used[:size] = False
+            for turn in range(min(first, size, kept)):
+                everything, left, left_tail = total[:size].sum() + 1e-9, open_[:size].sum(), open_tail[:size].sum()
+                pick, most = -1, -1.0
+                for candidate in range(size):
+                    if used[candidate]:
+                        continue
+                    p = probability[row, candidate] * worth[row, candidate]
+                    gain = p * (open_[candidate] + lean * left / everything) / (total[candidate] + lean)
+                    if tail[chosen[row, candidate]]:
+                        gain += (
+                            tail_weight
+                            * p
+                            * (open_tail[candidate] + lean * left_tail / everything)
+                            / (total[candidate] + lean)
+                        )
+                    if gain > most:
+                        pick, most = candidate, gain
+                used[pick] = True
+                best[choice, row, turn] = pick
+                in_tail = tail[chosen[row, pick]]
+                for index in range(pool):
+                    if not (missed[index] or (in_tail and missed_tail[index])):
+                        continue
+                    holds = False
+                    for place in range(begin[index], begin[index + 1]):
+                        if inside[place] == pick:
+                            holds = True
+                            break
+                    if not holds:
+                        continue
+                    for place in range(begin[index], begin[index + 1]):
+                        if missed[index]:
+                            open_[inside[place]] -= weight[index]
+                        if in_tail and missed_tail[index]:
+                            open_tail[inside[place]] -= weight[index]
+                    missed[index] = False
+                    if in_tail:
+                        missed_tail[index] = False
+            # The five by probability, then the rest by probability and bonus.
+            count = min(first, size, kept)
             for candidate in range(size):
-                if used[candidate]:
-                    continue
-                p = probability[row, candidate] * worth[row, candidate]
-                gain = p * (open_[candidate] + lean * left / everything) / (total[candidate] + lean)
-                if tail[chosen[row, candidate]]:
-                    gain += (
-                        tail_weight
-                        * p
-                        * (open_tail[candidate] + lean * left_tail / everything)
-                        / (total[candidate] + lean)
-                    )
-                if gain > most:
-                    pick, most = candidate, gain
-            used[pick] = True
-            best[row, turn] = pick
-            in_tail = tail[chosen[row, pick]]
-            for index in range(pool):
-                if not (missed[index] or (in_tail and missed_tail[index])):
-                    continue
-                holds = False
-                for place in range(begin[index], begin[index + 1]):
-                    if inside[place] == pick:
-                        holds = True
-                        break
-                if not holds:
-                    continue
-                for place in range(begin[index], begin[index + 1]):
-                    if missed[index]:
-                        open_[inside[place]] -= weight[index]
-                    if in_tail and missed_tail[index]:
-                        open_tail[inside[place]] -= weight[index]
-                missed[index] = False
-                if in_tail:
-                    missed_tail[index] = False
-        # The five by probability, then the rest by probability and bonus.
-        count = min(first, size, kept)
-        for candidate in range(size):
-            bonus = 1.0 + tail_weight if tail[chosen[row, candidate]] else 1.0
-            gains[candidate] = probability[row, candidate] * worth[row, candidate] * bonus
-        five = best[row, :count].copy()
-        best[row, :count] = five[np.argsort(-probability[row][five], kind="mergesort")]
-        for candidate in np.argsort(-gains[:size], kind="mergesort"):
-            if count >= kept:
-                break
-            if not used[candidate]:
-                best[row, count] = candidate
-                count += 1
+                bonus = 1.0 + tail_weight if tail[chosen[row, candidate]] else 1.0
+                gains[candidate] = probability[row, candidate] * worth[row, candidate] * bonus
+            five = best[choice, row, :count].copy()
+            best[choice, row, :count] = five[np.argsort(-probability[row][five], kind="mergesort")]
+            for candidate in np.argsort(-gains[:size], kind="mergesort"):
+                if count >= kept:
+                    break
+                if not used[candidate]:
+                    best[choice, row, count] = candidate
+                    count += 1
         for index in range(size):
             slot[chosen[row, index]] = -1
     return best

@@ -241,7 +241,7 @@ def candidates(known: Evidence, anchors: Ints) -> tuple[Ints, Singles]:
     )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _candidates(
     anchors,
     pair_starts,
@@ -399,7 +399,7 @@ def _products(known: Evidence, counts: Floats, anchors: Ints, chosen: Ints, tabl
     put("lift", np.log((together + 0.5) / (counts[anchor] * share[item] + 0.5)))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _own(
     anchors,
     chosen,
@@ -467,7 +467,7 @@ def _own(
             need[fine[item] + 1] = 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _of_group(pair_starts, pair_items, pair_orders, group, anchors, chosen, column, fine, need, with_need):  # type: ignore[no-untyped-def]
     """Share of the orders of all products of the anchor's group that hold the candidate; NaN without a group."""
     products = len(group)

@@ -39,8 +39,7 @@ class Split(NamedTuple):
 def split(bought: pa.Table, products: pa.Table) -> Split:
     """Orders (customer, skus, day; in the order of time) cut as `protocol` cuts them."""
     day = bought["day"].to_numpy()
-    days = np.unique(day)
-    cut = days[min(int(len(days) * protocol.LEARNED_SHARE), len(days) - 1)] if len(days) else 0
+    cut = protocol.first_asked_day(day)
     first, then = bought.filter(pa.array(day < cut)), bought.filter(pa.array(day >= cut))
     held = shelves.shelf(first, products)
     cell = held.cell

@@ -152,6 +152,13 @@ def of_orders(part: Part, keep: NDArray[np.bool_]) -> Part:
     )
 
 
+def drawn(part: Part, share: float) -> Part:
+    """The orders of about `share` of all customers, drawn by a hash; an order of nobody is drawn by its own."""
+    people = _keyed(part.customers, "")[1][:, 0]
+    owner = np.where(part.customer >= 0, people[part.customer], part.key[:, 0]) if len(people) else part.key[:, 0]
+    return of_orders(part, owner < np.uint64(min(share, 1.0) * (2**64 - 1)))
+
+
 def joined(
     parts: Sequence[Part], *, decay: Decay, max_basket: int, max_item_orders: int
 ) -> tuple[Baskets, Cells, LeftOut]:

@@ -116,9 +116,9 @@ def orders_of(order: NDArray[np.int64], item: Ints, customer: Ints, day: Ints, p
     )
 
 
-def first_asked_day(orders: Orders, share: float = LEARNED_SHARE) -> int:
-    """The day that questions begin: the first after `share` of the days that have orders."""
-    days = np.unique(orders.day)
+def first_asked_day(days: Ints, share: float = LEARNED_SHARE) -> int:
+    """The day that questions begin: the first after `share` of the different `days` of orders; 0 without any."""
+    days = np.unique(days)
     return int(days[min(int(len(days) * share), len(days) - 1)]) if len(days) else 0
 
 
@@ -146,7 +146,7 @@ class Queries(NamedTuple):
 
 def trial(orders: Orders, *, share: float = LEARNED_SHARE, min_orders: int = MIN_ORDERS) -> Trial:
     """`orders` split in time; see the module."""
-    cut = first_asked_day(orders, share)
+    cut = first_asked_day(orders.day, share)
     return trial_of(orders.where(orders.day < cut), orders.where(orders.day >= cut), min_orders=min_orders)
 
 

@@ -9,6 +9,7 @@ a shop that teaches nothing is ranked by smoothed confidence. Gradient boosting:
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ MIN_QUERIES = 2_000
 ROUNDS, PATIENCE = 160, 15
 LEFT_OUT = 4
 """One customer in so many decides when to stop."""
+THREADS = 2
+"""Each anchor is ranked by itself, so threads change no number."""
 PARAMETERS: dict[str, Any] = {
     "objective": "binary:logistic",
     "tree_method": "hist",
@@ -47,10 +50,10 @@ PARAMETERS: dict[str, Any] = {
     "max_bin": 128,
     "base_score": 0.5,
     "seed": 3,
-    "nthread": 2,
+    "nthread": THREADS,
 }
 BLOCK = 2_048
-"""Anchors whose figures are held at once: about 19 MB."""
+"""Anchors whose figures a thread holds at once: about 19 MB."""
 LEAST, MOST = 1e-6, 1 - 1e-6
 
 
@@ -69,7 +72,7 @@ def train(orders: Orders, catalogue: Catalogue, *, min_orders: int, rows: int = 
 
     Figures come from the first 80 % of the days, targets from the rest. The same orders give the same bytes.
     """
-    cut = first_asked_day(orders)
+    cut = first_asked_day(orders.day)
     trial = trial_of(orders.where(orders.day < cut), orders.where(orders.day >= cut), min_orders=min_orders)
     if len(trial.asked.anchor) < MIN_QUERIES:
         return None
@@ -217,12 +220,14 @@ def ranked(
 ) -> list[Ranked]:
     """`rank` for several weights of the tail: points of the frontier at little more than the price of one."""
     tail = tail_of(known)
-    blocks = [
-        _block(known, anchors[first : first + BLOCK], model, tail_weights, tail, kept, min_customers, worth)
-        for first in range(0, len(anchors), BLOCK)
-    ]
-    if not blocks:
-        blocks = [_block(known, anchors, model, tail_weights, tail, kept, min_customers, worth)]
+    firsts = range(0, max(len(anchors), 1), BLOCK)
+
+    def block(first: int) -> list[Ranked]:
+        own = anchors[first : first + BLOCK]
+        return _block(known, own, model, tail_weights, tail, kept, min_customers, worth)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        blocks = list(threads.map(block, firsts))
     return [Ranked(*map(np.concatenate, zip(*each, strict=True))) for each in zip(*blocks, strict=True)]
 
 
@@ -249,8 +254,9 @@ def _block(
     probability = probabilities(model, table, chosen)
     value = None if worth is None else worth[np.maximum(chosen, 0)]
     found = []
-    for tail_weight in tail_weights:
-        best = choose.choose(known, anchors, chosen, probability, tail, tail_weight=tail_weight, kept=kept, value=value)
+    for best in choose.choose(
+        known, anchors, chosen, probability, tail, tail_weights=tail_weights, kept=kept, value=value
+    ):
         place, there = np.maximum(best, 0), best >= 0
         companions = np.where(there, np.take_along_axis(chosen, place, 1), -1).astype(np.int32)
         odds = np.where(there, np.take_along_axis(probability, place, 1), np.nan)

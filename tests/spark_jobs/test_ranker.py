@@ -59,7 +59,7 @@ def test_the_ranker_beats_the_textbook_on_later_orders(strip: bool):
     orders, catalogue = made_shop(1)
     catalogue = bare(catalogue) if strip else catalogue
     trial = protocol.trial(orders)
-    cut = protocol.first_asked_day(orders)
+    cut = protocol.first_asked_day(orders.day)
     model = ranker.train(orders.where(orders.day < cut), catalogue, min_orders=10)
     assert model is not None
     ours = lists_of(trial, catalogue, model)
@@ -133,7 +133,7 @@ def test_five_chosen_together_answer_more_needs_than_the_five_likeliest():
     chosen = np.array([[1, 2, 3, 4]], np.int32)
     probability = np.array([[0.6, 0.59, 0.4, 0.39]])
     tail = np.zeros(5, bool)
-    together = choose.choose(known, np.array([0], np.int32), chosen, probability, tail, tail_weight=0.0, kept=2)
+    together = choose.choose(known, np.array([0], np.int32), chosen, probability, tail, tail_weights=[0.0], kept=2)[0]
     assert list(together[0]) == [0, 2], "the second brand of tea answers nobody whom the first did not"
 
 

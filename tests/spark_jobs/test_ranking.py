@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import duckdb
 import pytest
 
-from spark_jobs import build, ranking
+from spark_jobs import build, order_files, ranking
 from spark_jobs.facts import Job
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import AS_OF
@@ -61,8 +63,32 @@ def test_the_same_inputs_give_the_same_rows_and_no_second_model(spark: Any, buil
 
 def test_a_shop_without_catalogue_is_ranked_by_its_orders(shop: Callable[..., Settings], job_of: Callable[..., Job]):
     job = job_of(shop())
-    orders = ranking.orders(job)
     bare = ranking.products(job).selectExpr(
         "sku", "CAST(NULL AS STRING) category", "CAST(NULL AS STRING) brand", "CAST(NULL AS DOUBLE) price", "worth"
     )
-    assert ranking.train(orders, bare, orders.count()) is None, "900 orders teach nothing"
+    assert ranking.train(job, order_files.packed(job), bare, 900, AS_OF) is None, "900 orders teach nothing"
+
+
+def test_a_model_is_used_again_while_hardly_anything_changes(
+    spark: Any, built: Settings, job_of: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+):
+    job = job_of(built)
+    orders = order_files.packed(job).persist()
+    days_later = {days: replace(job, as_of=AS_OF + timedelta(days=days)) for days in (1, 8)}
+    assert ranking.model(days_later[1], orders).rows is None, "the model of the day before"
+    assert ranking.model(days_later[8], orders).rows is not None, "none of the last seven days"
+    monkeypatch.setattr(ranking, "CODE", "another")
+    assert ranking.model(job, orders).rows is not None, "one that other code learned"
+
+
+def test_a_model_is_learned_from_a_share_of_customers_where_there_are_many(
+    shop: Callable[..., Settings], job_of: Callable[..., Job]
+):
+    job = job_of(shop())
+    whole = order_files.packed(job)
+    half = order_files.orders(whole.mapInArrow(order_files.drawn(0.5), order_files.PACKED).toArrow(), 100)
+    every = order_files.orders(whole.toArrow(), 100)
+    drawn = {customer for customer in half["customer"].to_pylist() if customer}
+    assert 0 < len(drawn) < len({customer for customer in every["customer"].to_pylist() if customer})
+    theirs = [row for row in every.to_pylist() if row["customer"] in drawn]
+    assert [row for row in half.to_pylist() if row["customer"]] == theirs, "whole customers"
