@@ -64,7 +64,7 @@ class Asked(NamedTuple):
     queries: Counts
     everyone: Counts
     segments: Counts
-    """Shape (customers, labellings, blends)."""
+    """Shape (customers, labellings, blends); 0 where a labelling has no segment for the customer."""
 
 
 def grid() -> list[Blend]:
@@ -155,13 +155,13 @@ def _usable(questions: Queries, labels: Ints, products: int, most: int) -> tuple
 
 
 def _popularity(learned: Orders, owner: Ints, labels: Ints, segments: int) -> tuple[Counts, Counts]:
-    """Orders of each labelling's segments that hold a product, (labellings, segments, products), and their orders."""
-    holding = np.zeros((len(labels), segments, learned.products), np.int64)
+    """Orders of each labelling's segments that hold a product, (products, labellings, segments), and their orders."""
+    holding = np.zeros((learned.products, len(labels), segments), np.int64)
     orders = np.zeros((len(labels), segments), np.int64)
     for number, label in enumerate(labels):
         mine = label[owner]
-        key = mine[mine >= 0] * np.int64(learned.products) + learned.items[mine >= 0]
-        holding[number] = np.bincount(key, minlength=segments * learned.products).reshape(segments, -1)
+        key = learned.items[mine >= 0] * np.int64(segments) + mine[mine >= 0]
+        holding[:, number] = np.bincount(key, minlength=segments * learned.products).reshape(-1, segments)
         of = label[learned.customer]
         orders[number] = np.bincount(of[of >= 0], minlength=segments)
     return holding, orders
@@ -186,7 +186,9 @@ def _ask(  # type: ignore[no-untyped-def]
     total = len(owner)
     both = np.zeros(products, np.int32)
     own = np.zeros(products, np.int32)
-    within = np.zeros(in_segment.shape, np.int32)
+    segments = in_segment.shape[2]
+    within = np.zeros((products, labellings * segments), np.int32)
+    cells = np.empty(labellings, np.int64)
     touched = np.empty(products, np.int32)
     held = np.zeros(products, np.bool_)
     queries = np.zeros(labels.shape[1], np.int64)
@@ -194,6 +196,7 @@ def _ask(  # type: ignore[no-untyped-def]
     mine = np.zeros((labels.shape[1], labellings, blends), np.int64)
     rankings = 1 + labellings * blends
     best, first = np.empty((rankings, FIRST)), np.empty((rankings, FIRST), np.int32)
+    scores, candidates = np.empty(CANDIDATES), np.empty(CANDIDATES, np.int32)
     power = np.empty(5)
     begin = 0
     while begin < len(anchors):
@@ -202,31 +205,37 @@ def _ask(  # type: ignore[no-untyped-def]
         anchored = np.zeros(orders_in.shape, np.int64)
         for place in range(item_starts[anchor], item_starts[anchor + 1]):
             order = item_orders[place]
+            some = 0
             for number in range(labellings):
                 segment = labels[number, owner[order]]
                 if segment >= 0:
                     anchored[number, segment] += 1
-            for line in range(starts[order], starts[order + 1]):
-                item = items[line]
+                    cells[some] = number * segments + segment
+                    some += 1
+            for item in items[starts[order] : starts[order + 1]]:
                 if both[item] == 0:
                     touched[met] = item
                     met += 1
                 both[item] += 1
-                for number in range(labellings):
-                    segment = labels[number, owner[order]]
-                    if segment >= 0:
-                        within[number, segment, item] += 1
+                for cell in cells[:some]:
+                    within[item, cell] += 1
         for item in popular:
             if both[item] == 0:
                 touched[met] = item
                 met += 1
         n = item_starts[anchor + 1] - item_starts[anchor]
-        scores = np.empty(met)
+        found = 0
         for index in range(met):
             item = touched[index]
-            count = item_starts[item + 1] - item_starts[item]
-            scores[index] = -1.0 if item == anchor else both[item] + POPULAR_PRIOR * count / total
-        candidates = touched[:met][np.argsort(-scores, kind="mergesort")[:CANDIDATES]]
+            score = both[item] + POPULAR_PRIOR * (item_starts[item + 1] - item_starts[item]) / total
+            if item == anchor or (found == CANDIDATES and score <= scores[-1]):
+                continue
+            found = min(found + 1, CANDIDATES)
+            rank = found - 1
+            while rank > 0 and scores[rank - 1] < score:
+                scores[rank], candidates[rank] = scores[rank - 1], candidates[rank - 1]
+                rank -= 1
+            scores[rank], candidates[rank] = score, item
         spot = item_starts[anchor]
         while begin < len(anchors) and anchors[begin] == anchor:
             customer = customers[begin]
@@ -240,9 +249,7 @@ def _ask(  # type: ignore[no-untyped-def]
             n_own, n_all = end - spot, orders_of[customer]
             best[:] = -1.0
             first[:] = -1
-            for item in candidates:
-                if item == anchor:
-                    continue
+            for item in candidates[:found]:
                 bought = 0
                 low, high = own_starts[customer], own_starts[customer + 1]
                 while low < high:
@@ -258,19 +265,20 @@ def _ask(  # type: ignore[no-untyped-def]
                 _place(best, first, 0, item, plain)
                 for number in range(labellings):
                     segment = labels[number, customer]
-                    tilt, together, here = 1.0, 0, 0
-                    if segment >= 0:
-                        together = within[number, segment, item] - own[item]
-                        here = anchored[number, segment] - n_own
-                        if share > 0:
-                            holding = in_segment[number, segment, item] - bought + TILT_PRIOR * share
-                            tilt = holding / (orders_in[number, segment] - n_all + TILT_PRIOR) / share
+                    if segment < 0:
+                        continue
+                    tilt = 1.0
+                    together = within[item, number * segments + segment] - own[item]
+                    here = anchored[number, segment] - n_own
+                    if share > 0:
+                        holding = in_segment[item, number, segment] - bought + TILT_PRIOR * share
+                        tilt = holding / (orders_in[number, segment] - n_all + TILT_PRIOR) / share
                     power[0], power[4], power[2] = 1.0, tilt, np.sqrt(tilt)
                     power[1] = np.sqrt(power[2])
                     power[3] = power[1] * power[2]
                     for blend in range(blends):
-                        weight = weights[number, max(segment, 0), blend]
-                        prior = plain * power[quarters[number, max(segment, 0), blend]]
+                        weight = weights[number, segment, blend]
+                        prior = plain * power[quarters[number, segment, blend]]
                         score = (together + weight * prior) / (here + weight)
                         _place(best, first, 1 + number * blends + blend, item, score)
             while begin < len(anchors) and anchors[begin] == anchor and customers[begin] == customer:
@@ -296,7 +304,7 @@ def _ask(  # type: ignore[no-untyped-def]
             spot = end
         for index in range(met):
             both[touched[index]] = 0
-            within[:, :, touched[index]] = 0
+            within[touched[index]] = 0
     return everyone, mine, queries
 
 
