@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from spark_jobs import (
@@ -37,9 +38,8 @@ Say = Callable[[str], object]
 
 def _segments(job: Job) -> None:
     made = segments.made(job)
-    for name, rows in (("segment_decisions", made.decisions.toArrow()), ("segment_models", made.models)):
-        typed = rows.select(TABLES[name].names).cast(lake.arrow_schema(TABLES[name]))
-        lake.replace(job.settings, TABLES[name], typed, f"as_of = '{job.as_of}'")
+    _replace_day(job, "segment_decisions", made.decisions)
+    _replace_day(job, "segment_models", made.models)
     delta.replace_day(made.members, job.settings, "segment_members", job.as_of)
 
 
@@ -57,6 +57,12 @@ def _substitutes(job: Job) -> None:
 
 def _elasticity(job: Job) -> None:
     delta.replace_day(elasticity.elasticities(job), job.settings, "elasticities", job.as_of)
+
+
+def _replace_day(job: Job, name: str, rows: pa.Table) -> None:
+    """Put rows that do not grow with orders or customers in the place of a day's."""
+    typed = rows.select(TABLES[name].names).cast(lake.arrow_schema(TABLES[name]))
+    lake.replace(job.settings, TABLES[name], typed, f"as_of = '{job.as_of}'")
 
 
 def _ranking(job: Job) -> None:

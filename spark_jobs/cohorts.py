@@ -1,11 +1,18 @@
 """Segments learned from what customers buy: features, centres, names that last, and who is in which.
 
-Counting customers' purchases and assigning customers to centres is Spark's; the fit itself sees a bounded sample.
+Workers read the files of sales_lines themselves and send packed orders to one task for each region, which keeps them in
+blocks of whole customers; all else is made from those, a block at a time. The fit sees a bounded sample.
+
+Memory: a task that reads holds a million lines (about 100 bytes each) or a row group, one that joins the orders of its
+region (about 50 bytes a line and 100 an order); one that counts holds a block, a million lines or one customer's, and
+where customers are compared by categories 100 bytes a product. The one that chooses features holds some 60 bytes a
+feature and block.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -14,15 +21,17 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts
+from spark_jobs import delta, order_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cohorts as kernel
-from spark_jobs.kernels.cells import codes
+from spark_jobs.kernels import customers
 from spark_jobs.kernels.protocol import LEARNED_SHARE
+from spark_jobs.order_files import Batches
 from tandem import segments as segments_file
 from warehouse import lake
 from warehouse.tables import TABLES
@@ -36,6 +45,16 @@ MOVED = 1.0
 """How far a centre may have moved between slices: the next one's goes on from it, so it is likely the same."""
 SLICES = ("tuned", "judged", "whole")
 """Learned from the days before the first cut, before the second, and from all: see `cuts`."""
+LINES = ["order_id", "ordered_at", "sku", "quantity", "net_cents", "customer_id"]
+PRODUCTS = pa.schema({"sku": pa.string(), "category": pa.string()})
+PACKED = "place int, packed binary"
+HELD = "place int, region string, days array<int>, packed binary"
+"""Orders of a region: its number, its name, the days (from 1970-01-01) of its baskets, and `customers.Orders`."""
+TOTALS = "packed binary"
+"""Arrow: how often each feature was bought, by slice."""
+CHOSEN = "slice string, feature string"
+BOUGHT = "customer_id string, counts array<struct<feature:int,tuned:long,judged:long,whole:long>>"
+"""feature: a number in the list that was asked for; one may come more than once, and adds up."""
 FITTED = "slice int, cohort int, feature string, centre double, customers long"
 ASSIGNED = "customer_id string, tuned string, judged string, whole string"
 
@@ -75,90 +94,165 @@ class Learned:
 
 
 def orders(job: Job) -> DataFrame:
-    """All orders of the window, returns too: region, customer_id, day (from 1970), net_cents, bought, skus.
+    """All orders of the window, returns too, as rows of HELD: blocks of whole customers, a region in one partition.
 
-    bought: has a line of a positive quantity; skus: what counts as bought together. What may not be learned from is
-    left out.
+    What may not be learned from is left out.
     """
-    counts = (F.col("quantity") > 0) & (F.col("net_cents") > 0)
-    return (
-        facts.lines(job, window_days=job.segments.window_days)
-        .groupBy("region", "order_id")
-        .agg(
-            F.min("customer_id").alias("customer_id"),
-            F.unix_date(F.min("ordered_at").cast("date")).alias("day"),
-            F.sum("net_cents").alias("net_cents"),
-            (F.max("quantity") > 0).alias("bought"),
-            F.collect_set(F.when(counts, F.col("sku"))).alias("skus"),
-        )
-        .drop("order_id")
-    )
+    found = order_files.plan(job, job.segments.window_days, in_segments=False)
+    groups = order_files.dealt(order_files.sales_files(job, found), 2 * max(2, job.settings.shuffle_partitions))
+    numbers = job.spark.range(0, len(groups), 1, max(len(groups), 1))
+    packed = numbers.mapInArrow(_reader(found, groups, job.regions.names), PACKED)
+    joined = packed.repartitionById(len(job.regions.names), "place")
+    return joined.mapInArrow(_joiner(job.regions.names, job.rules.learning.max_basket), HELD)
 
 
-def baskets(job: Job, orders: DataFrame) -> DataFrame:
-    """Those of `orders` (see above) that count: region, customer_id, day, skus."""
-    held = orders.where(F.size("skus").between(1, job.rules.learning.max_basket))
-    return held.select("region", "customer_id", "day", "skus")
+def _reader(found: order_files.Plan, groups: list[list[order_files.File]], regions: list[str]) -> Batches:
+    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                for region, rows in order_files.window(found, groups[number], LINES):
+                    place = pa.array([regions.index(region)], pa.int32())
+                    yield _batch([place, [pickle.dumps(customers.packed(rows, region), 5)]], PACKED)
+
+    return read_groups
 
 
-def cuts(orders: DataFrame) -> tuple[int, int] | None:
+def _joiner(regions: list[str], max_basket: int) -> Batches:
+    def join(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held = [batch for batch in batches if len(batch)]
+        if held:
+            place = held[0]["place"][:1]
+            region = regions[place[0].as_py()]
+            whole = customers.merged([part for batch in held for part in unpacked(batch["packed"])])
+            for block in customers.blocks(whole, order_files.LINES):
+                days = pa.array([np.unique(block.day[block.baskets(max_basket)])], pa.list_(pa.int32()))
+                yield _batch([place, [region], days, [pickle.dumps(block, 5)]], HELD)
+
+    return join
+
+
+def unpacked(values: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """What tasks of this job put in a column `packed`."""
+    return [pickle.loads(value.as_buffer()) for value in values]  # noqa: S301 - this job's own
+
+
+def _batch(columns: list[Any], ddl: str) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(values) for values in columns], names=delta.names(ddl))
+
+
+def cuts(held: DataFrame) -> tuple[int, int] | None:
     """Two days: what is tuned is learned before the first, what is judged before the second (80 % of the days each).
 
-    None where there are fewer than ten days with orders.
+    Of rows of HELD; None where there are fewer than ten days with orders.
     """
-    days = sorted(row.day for row in orders.select("day").distinct().collect())
+    days = sorted({day for row in held.select("days").collect() for day in row.days})
     if len(days) < 10:
         return None
     second = days[int(len(days) * LEARNED_SHARE)]
     return days[int(len(days) * LEARNED_SHARE**2)], second
 
 
-def bought(job: Job, orders: DataFrame, cut: tuple[int, int] | None) -> DataFrame:
-    """How often each customer bought each feature: customer_id, feature, and a count for each slice."""
-    first, second = cut or (0, 0)
-    line = orders.where(F.col("customer_id").isNotNull()).select("customer_id", "day", F.explode("skus").alias("sku"))
-    if job.segments.learned.level:
-        line = line.join(F.broadcast(_categories(job, job.segments.learned.level)), "sku")
-    else:
-        line = line.withColumn("feature", F.col("sku"))
-    return line.groupBy("customer_id", "feature").agg(
-        F.count_if(F.col("day") < first).alias("tuned"),
-        F.count_if(F.col("day") < second).alias("judged"),
-        F.count("*").alias("whole"),
+@dataclass(frozen=True)
+class Counting:
+    """How often features were bought: products themselves (`level` 0), or their categories down to a level."""
+
+    level: int
+    products: order_files.Folder
+    files: Sequence[order_files.File]
+    before: tuple[int, int, int]
+    """The day that each of SLICES ends before."""
+    max_basket: int
+
+    def features(self, skus: pa.Array) -> pa.Array:
+        """The feature of each product; null where it has none."""
+        if not self.level:
+            return skus
+        read = [rows for file in self.files for rows in order_files.read(self.products, file, PRODUCTS.names)]
+        known = pa.concat_tables([PRODUCTS.empty_table(), *(rows.cast(PRODUCTS) for rows in read)])
+        paths = known["category"].combine_chunks().dictionary_encode()
+        cut = [" > ".join(path.split(" > ")[: self.level]) for path in paths.dictionary.to_pylist()]
+        return pa.array(cut, pa.string()).take(paths.indices.take(pc.index_in(skus, known["sku"])))
+
+    def counted(self, held: customers.Orders, wanted: pa.Array | None = None) -> tuple[customers.Counted, pa.Array]:
+        """Counts of the features `wanted` (default: all), and what their numbers stand for."""
+        features = self.features(held.skus)
+        named = pc.unique(features.drop_null()) if wanted is None else wanted
+        number = pc.index_in(features, named).fill_null(-1).to_numpy(zero_copy_only=False)
+        return customers.counted(held, number, self.before, self.max_basket), named
+
+
+def counting(job: Job, cut: tuple[int, int] | None) -> Counting:
+    """How the job counts features."""
+    return Counting(
+        job.segments.learned.level,
+        order_files.folder(job.settings, "products"),
+        order_files.active(job.settings, "products", job.inputs.get("products")),
+        (*(cut or (0, 0)), (job.as_of - date(1970, 1, 1)).days),
+        job.rules.learning.max_basket,
     )
 
 
-def _categories(job: Job, level: int) -> DataFrame:
-    """The category of each product down to `level`: sku, feature."""
-    known = job.fact("products").where(F.col("category").isNotNull())
-    return known.select("sku", F.substring_index("category", " > ", level).alias("feature"))
+def features(job: Job, held: DataFrame, how: Counting) -> dict[str, list[str]]:
+    """The most bought features of each slice, sorted."""
+    chooser = _chooser(job.segments.learned.features)
+    found = held.mapInArrow(_totaller(how), TOTALS).groupBy().applyInArrow(chooser, CHOSEN).collect()
+    return {name: sorted(row.feature for row in found if row.slice == name) for name in SLICES}
 
 
-def features(job: Job, bought: DataFrame) -> DataFrame:
-    """The most bought features of each slice: slice, feature."""
-    each = [F.struct(F.lit(name).alias("slice"), F.col(name).alias("count")) for name in SLICES]
-    total = bought.groupBy("feature").agg(*[F.sum(name).alias(name) for name in SLICES])
-    most = Window.partitionBy("slice").orderBy(F.desc("count"), "feature")
-    return (
-        total.select("feature", F.inline(F.array(*each)))
-        .where(F.col("count") > 0)
-        .withColumn("place", F.row_number().over(most))
-        .where(F.col("place") <= job.segments.learned.features)
-        .select("slice", "feature")
-    )
+def _totaller(how: Counting) -> Batches:
+    def total(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for held in unpacked(batch["packed"]):
+                found, names = how.counted(held)
+                sums = [np.bincount(found.feature, count, len(names)).astype(np.int64) for count in found.counts.T]
+                yield _batch([[pickle.dumps(pa.table([names, *sums], ["feature", *SLICES]), 5)]], TOTALS)
+
+    return total
 
 
-def learn(job: Job, bought: DataFrame) -> Learned:
+def _chooser(most: int) -> Callable[[pa.Table], pa.Table]:
+    def choose(rows: pa.Table) -> pa.Table:
+        total = pa.concat_tables(unpacked(rows["packed"])).group_by("feature")
+        sums = total.aggregate([(name, "sum") for name in SLICES])
+        chosen = []
+        for name in SLICES:
+            best = sums.sort_by([(f"{name}_sum", "descending"), ("feature", "ascending")])[:most]
+            own = best.filter(pc.greater(best[f"{name}_sum"], 0))["feature"]
+            chosen.append(pa.table([pa.array([name] * len(own), pa.string()), own], delta.names(CHOSEN)))
+        return pa.concat_tables(chosen)
+
+    return choose
+
+
+def bought(held: DataFrame, how: Counting, wanted: Sequence[str]) -> DataFrame:
+    """How often each customer bought the features `wanted`: rows of BOUGHT, one a customer."""
+    found = held.mapInArrow(_counter(how, wanted), BOUGHT)
+    return found.groupBy("customer_id").agg(F.flatten(F.collect_list("counts")).alias("counts"))
+
+
+def _counter(how: Counting, wanted: Sequence[str]) -> Batches:
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for held in unpacked(batch["packed"]):
+                found, _ = how.counted(held, pa.array(wanted, pa.string()))
+                first = np.flatnonzero(np.diff(found.customer, prepend=-1))
+                entry = pa.StructArray.from_arrays([found.feature, *found.counts.T], ["feature", *SLICES])
+                counts = pa.ListArray.from_arrays(np.append(first, len(entry)).astype(np.int32), entry)
+                yield _batch([held.customers.take(pa.array(found.customer[first])), counts], BOUGHT)
+
+    return count
+
+
+def learn(job: Job, bought: DataFrame, wanted: Sequence[str], features: Mapping[str, Sequence[str]]) -> Learned:
     """The models of all slices; the names of the whole window's go on from the build before, and the others' from it.
 
-    A rerun for the same day, inputs and settings goes on from the same build as the first run did.
+    `features` are those of each slice, `wanted` all that `bought` numbers. A rerun for the same day, inputs and
+    settings goes on from the same build as the first run did.
     """
     predecessor, earlier = _earlier(job)
-    wanted = features(job, bought).groupBy("feature").agg(F.collect_set("slice").alias("slices"))
-    held = bought.join(F.broadcast(wanted), "feature")
-    counts = F.collect_list(F.struct("feature", "slices", *SLICES)).alias("counts")
-    drawn = held.groupBy("customer_id").agg(counts).orderBy(F.xxhash64("customer_id"), "customer_id").limit(MOST_FITTED)
-    found = drawn.groupBy(F.lit("all").alias("all")).applyInArrow(_fitter(job, earlier), FITTED).collect()
+    drawn = bought.orderBy(F.xxhash64("customer_id"), "customer_id").limit(MOST_FITTED)
+    fitter = _fitter(job, earlier, wanted, features)
+    found = drawn.groupBy(F.lit("all").alias("all")).applyInArrow(fitter, FITTED).collect()
     models = {name: _model([row for row in found if row.slice == number]) for number, name in enumerate(SLICES)}
     taken = [*job.segments.names]
     described = _labels(job, models["whole"].features)
@@ -199,16 +293,19 @@ def _inputs(job: Job) -> str:
     return json.dumps({**job.inputs, **learned, **window}, sort_keys=True)
 
 
-def _fitter(job: Job, earlier: Mapping[str, Model]) -> Callable[[pa.Table], pa.Table]:
+def _fitter(
+    job: Job, earlier: Mapping[str, Model], wanted: Sequence[str], features: Mapping[str, Sequence[str]]
+) -> Callable[[pa.Table], pa.Table]:
     learned = job.segments.learned
     usable = all(len(earlier[name].names) >= 2 for name in SLICES) if earlier else False
     earlier = earlier if usable and len(earlier["whole"].names) == learned.count else {}
 
     def fit(drawn: pa.Table) -> pa.Table:
         drawn = drawn.sort_by("customer_id")
-        held = [_matrix(drawn, name) for name in SLICES]
-        points = [kernel.points(matrix) for matrix, _ in held]
-        slices = [(here[here.any(1)], kept) for here, (_, kept) in zip(points, held, strict=True)]
+        present = {wanted[number] for number in pc.unique(_entries(drawn).field("feature")).to_pylist()}
+        kept = [[feature for feature in features[name] if feature in present] for name in SLICES]
+        points = [kernel.points(_matrix(drawn, name, wanted, own)) for name, own in zip(SLICES, kept, strict=True)]
+        slices = [(here[here.any(1)], own) for here, own in zip(points, kept, strict=True)]
         on, worth = _chain(slices, learned, earlier)
         fresh, least = _chain(slices, learned, {})
         chosen = on if worth * kernel.BETTER <= least else fresh
@@ -239,21 +336,19 @@ def _chain(
     return found, least
 
 
-def _matrix(drawn: pa.Table, name: str, kept: Sequence[str] | None = None) -> tuple[kernel.Floats, list[str]]:
-    """Counts of one slice, shape (customers, features), and the features (default: those of the slice, sorted)."""
-    lists = drawn["counts"].combine_chunks()
-    row = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy(zero_copy_only=False))
-    entry = lists.flatten()
-    code, keys = codes(entry.field("feature"))
-    count = entry.field(name).to_numpy(zero_copy_only=False).astype(np.float64)
-    if kept is None:
-        of_slice = np.array([name in slices for slices in entry.field("slices").to_pylist()], bool)
-        kept = keys.take(pa.array(np.unique(code[of_slice]))).to_pylist()
+def _matrix(rows: pa.Table, name: str, wanted: Sequence[str], kept: Sequence[str]) -> kernel.Floats:
+    """Counts of one slice, shape (customers, `kept`), from rows of BOUGHT, whose features are numbers in `wanted`."""
+    row = np.repeat(np.arange(len(rows)), pc.list_value_length(rows["counts"]).to_numpy())
+    entry = _entries(rows)
     place = {feature: number for number, feature in enumerate(kept)}
-    column = np.array([place.get(key, -1) for key in keys.to_pylist()], np.int64)[code]
-    found = np.zeros((len(lists), len(kept)))
-    found[row[column >= 0], column[column >= 0]] = count[column >= 0]
-    return found, list(kept)
+    column = np.array([place.get(feature, -1) for feature in wanted], np.int64)[entry.field("feature").to_numpy()]
+    found = np.zeros((len(rows), len(kept)))
+    np.add.at(found, (row[column >= 0], column[column >= 0]), entry.field(name).to_numpy()[column >= 0])
+    return found
+
+
+def _entries(rows: pa.Table) -> pa.StructArray:
+    return rows["counts"].combine_chunks().flatten()
 
 
 def _fitted(number: int, fitted: tuple[kernel.Floats, tuple[kernel.Floats, list[str]]]) -> pa.Table:
@@ -288,8 +383,9 @@ def _labels(job: Job, kept: Sequence[str]) -> list[tuple[str, str]]:
     """For each feature what a name may be made of, and what a person calls it."""
     if job.segments.learned.level:
         return [(feature.rpartition(" > ")[2], feature.rpartition(" > ")[2]) for feature in kept]
-    rows = job.fact("products").where(F.col("sku").isin(list(kept))).select("sku", "title", "category").collect()
-    known = {row.sku: (_named_by(row.category or row.title), row.title) for row in rows}
+    products = lake.open_table(job.settings, "products", job.inputs.get("products")).to_pyarrow_dataset()
+    rows = products.to_table(["sku", "title", "category"], pc.field("sku").isin(list(kept))).to_pylist()
+    known = {row["sku"]: (_named_by(row["category"] or row["title"]), row["title"]) for row in rows}
     return [known.get(feature, (feature, feature)) for feature in kept]
 
 
@@ -329,25 +425,23 @@ def _titles(model: Model, called: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def assigned(job: Job, bought: DataFrame, learned: Learned) -> DataFrame:
+def assigned(job: Job, bought: DataFrame, wanted: Sequence[str], learned: Learned) -> DataFrame:
     """The learned segment of each customer by slice: columns of ASSIGNED, null where there is none."""
-    wanted = sorted({feature for model in learned.models.values() for feature in model.features})
-    known = job.spark.createDataFrame([(feature,) for feature in wanted], "feature string")
-    counts = F.collect_list(F.struct("feature", *SLICES)).alias("counts")
-    held = bought.join(F.broadcast(known), "feature").groupBy("customer_id").agg(counts)
-    with_past = held.join(_past(job, learned), "customer_id", "left").select("customer_id", "counts", "past")
-    return with_past.mapInArrow(_assigner(learned, job.segments.learned.stickiness), ASSIGNED)
+    with_past = bought.withColumn("past", F.lit(None).cast("string"))
+    if learned.predecessor:
+        with_past = bought.join(_past(job, learned), "customer_id", "left")
+    assigner = _assigner(learned, job.segments.learned.stickiness, wanted)
+    return with_past.select("customer_id", "counts", "past").mapInArrow(assigner, ASSIGNED)
 
 
 def _past(job: Job, learned: Learned) -> DataFrame:
     """The segment that each customer had in the build before: customer_id, past."""
     members = delta.read(job.spark, job.settings, "segment_members")
-    day = members.where(F.col("as_of") == F.lit(learned.predecessor)) if learned.predecessor else members.limit(0)
-    of_these = day.where(F.col("segment").isin(learned.names))
+    of_these = members.where((F.col("as_of") == F.lit(learned.predecessor)) & F.col("segment").isin(learned.names))
     return of_these.groupBy("customer_id").agg(F.min("segment").alias("past"))
 
 
-def _assigner(learned: Learned, stickiness: float) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _assigner(learned: Learned, stickiness: float, wanted: Sequence[str]) -> Batches:
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = pa.Table.from_batches([batch])
@@ -357,7 +451,7 @@ def _assigner(learned: Learned, stickiness: float) -> Callable[[Iterator[pa.Reco
                 past = rows["past"].to_pylist() if name == "whole" else [None] * len(rows)
                 place = {known: number for number, known in enumerate(model.names) if known}
                 before = np.array([place.get(each, -1) for each in past], np.int32)
-                points = kernel.points(_matrix(rows, name, model.features)[0])
+                points = kernel.points(_matrix(rows, name, wanted, model.features))
                 found = kernel.assign(points, model.centres, before, stickiness)
                 columns.append(
                     pa.array([model.names[each] or None if each >= 0 else None for each in found], pa.string())

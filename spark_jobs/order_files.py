@@ -219,6 +219,29 @@ def parts(found: Plan, files: Sequence[File]) -> Iterator[lines.Part]:
                 yield lines.packed(held, region, members[region], EVERYONE)
 
 
+def window(found: Plan, files: Sequence[File], columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Region and lines (`columns`, among them ordered_at) of files, so many at once: all that may be learned from.
+
+    Returns are among them. Of a region that asks for consent `columns` must hold customer_id.
+    """
+    willing: dict[str, pa.Array] = {}
+    for file in files:
+        region = file.values["region"]
+        purposes = found.purposes[region]
+        if purposes and region not in willing:
+            willing[region] = _willing(found, purposes)
+        for rows in read(found.sales, file, columns):
+            at = rows["ordered_at"]
+            since, before = (pa.scalar(moment, at.type) for moment in (found.since, found.before))
+            keep = pc.and_(pc.greater_equal(at, since), pc.less(at, before))
+            if purposes:
+                agreed = pc.is_in(rows["customer_id"], willing[region])
+                keep = pc.and_(keep, pc.or_(pc.is_null(rows["customer_id"]), agreed))
+            held = rows if pc.all(keep).as_py() else rows.filter(keep)
+            if len(held):
+                yield region, held
+
+
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 

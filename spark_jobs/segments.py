@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -10,16 +11,19 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import cohorts, delta, trial
+from spark_jobs import cohorts, delta, facts, trial
 from spark_jobs.facts import Job
-from spark_jobs.kernels import placebo
+from spark_jobs.kernels import customers, placebo
 from spark_jobs.kernels.protocol import Measure
+from spark_jobs.order_files import Batches
 from tandem import config
 from tandem.errors import ConfigError
 from tandem.money import EXPONENTS
 from tandem.segments import ALL, EVERYONE, Segment
 
-BEHAVIOUR = ("recency_days", "frequency", "spend")
+BEHAVIOUR = """region string, customer_id string, _before int, recency_days int, frequency long, spend_cents long,
+spend double"""
+"""Of a customer in a region, before the day `_before` (from 1970-01-01): spend is in major units."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Made:
 
     members: DataFrame
     models: pa.Table
-    decisions: DataFrame
+    decisions: pa.Table
 
 
 def made(job: Job) -> Made:
@@ -36,15 +40,18 @@ def made(job: Job) -> Made:
 
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
-    orders = cohorts.orders(job).persist()
-    baskets = cohorts.baskets(job, orders)
-    attributes = _attributes(job).persist()
-    matched = predicates(job, behaviour(job, orders), attributes)
-    cut = cohorts.cuts(baskets)
-    earlier = _matched_before(job, orders, attributes, cut)
-    learned, assigned = _learned(job, baskets, cut)
-    labels = matched.join(assigned, "customer_id", "left").persist()
-    decided = trial.decisions(job, baskets, labels, earlier, cut, learned)
+    names = _names(job)
+    segment = _segment(job, names)
+    held = cohorts.orders(job).persist()
+    cut = cohorts.cuts(held)
+    learned, assigned = _learned(job, held, cut)
+    matched = behaviour(job, held, cut).join(_attributes(job, names), "customer_id", "left")
+    labels = (
+        matched.select(*delta.names(BEHAVIOUR), segment.alias("segment"))
+        .join(assigned, "customer_id", "left")
+        .persist()
+    )
+    decided = trial.decisions(job, held, labels, cut, learned)
     return Made(_members(job, labels), cohorts.rows(job, learned), decided)
 
 
@@ -72,7 +79,8 @@ def tilted(job: Job, ranked: DataFrame) -> DataFrame:
     shown = published(job)
     members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
     belongs = members.join(F.broadcast(shown), ["region", "segment"], "left_semi")
-    orders = cohorts.baskets(job, cohorts.orders(job)).persist()
+    lines = facts.lines(job, window_days=job.segments.window_days)
+    orders = facts.baskets(lines, job.rules.learning.max_basket).persist()
     mine = orders.join(F.broadcast(belongs.select("region", "customer_id", "segment")), ["region", "customer_id"])
     size = mine.groupBy("region", "segment").agg(F.count("*").alias("orders_segment"))
     whole = orders.groupBy("region").agg(F.count("*").alias("orders_region"))
@@ -101,27 +109,22 @@ def evaluated(job: Job) -> list[Measure]:
     return trial.measures(delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of).collect())
 
 
-def _learned(job: Job, baskets: DataFrame, cut: tuple[int, int] | None) -> tuple[cohorts.Learned, DataFrame]:
+def _learned(job: Job, held: DataFrame, cut: tuple[int, int] | None) -> tuple[cohorts.Learned, DataFrame]:
     """The learned segments, and the learned segment of each customer by slice."""
     if not job.segments.learned.count:
         return cohorts.nothing(), job.spark.createDataFrame([], cohorts.ASSIGNED)
-    bought = cohorts.bought(job, baskets, cut).persist()
-    learned = cohorts.learn(job, bought)
-    return learned, cohorts.assigned(job, bought, learned)
-
-
-def _matched_before(job: Job, orders: DataFrame, attributes: DataFrame, cut: tuple[int, int] | None) -> list[DataFrame]:
-    """The predicates' segments as they were known on each day of `cut`: region, customer_id, segment."""
-    if cut is None or not job.segments.segment:
-        return []
-    found = [predicates(job, behaviour(job, orders, day), attributes) for day in cut]
-    return [known.select("region", "customer_id", "segment") for known in found]
+    how = cohorts.counting(job, cut)
+    features = cohorts.features(job, held, how)
+    wanted = sorted({feature for own in features.values() for feature in own})
+    bought = cohorts.bought(held, how, wanted).persist()
+    learned = cohorts.learn(job, bought, wanted, features)
+    return learned, cohorts.assigned(job, bought, wanted, learned)
 
 
 def _members(job: Job, labels: DataFrame) -> DataFrame:
     matched = F.when(F.col("segment") != EVERYONE, F.col("segment"))
     order = (F.col("whole"), matched) if job.segments.first == "learned" else (matched, F.col("whole"))
-    return labels.select(
+    return labels.where(F.col("_before") == _days(job.as_of)).select(
         F.lit(job.as_of).alias("as_of"),
         "region",
         F.coalesce(*order, F.lit(EVERYONE)).alias("segment"),
@@ -132,47 +135,59 @@ def _members(job: Job, labels: DataFrame) -> DataFrame:
     )
 
 
-def predicates(job: Job, behaviour: DataFrame, attributes: DataFrame) -> DataFrame:
-    """`behaviour` with the `segment` whose predicate over it and `attributes` matches first.
+def behaviour(job: Job, held: DataFrame, cut: tuple[int, int] | None) -> DataFrame:
+    """Rows of BEHAVIOUR of `cohorts.orders`: before as_of, and before each day of `cut`."""
+    before = sorted({*(cut or ()), _days(job.as_of)})
+    units = {region.name: 10 ** EXPONENTS[region.currency] for region in job.regions.region}
+    return held.select("region", "packed").mapInArrow(_behaver(before, units), BEHAVIOUR)
+
+
+def _behaver(before: list[int], units: dict[str, int]) -> Batches:
+    def behave(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for region, held in zip(batch["region"].to_pylist(), cohorts.unpacked(batch["packed"]), strict=True):
+                for day in before:
+                    customer, *did = customers.behaviour(held, day)
+                    who = held.customers.take(pa.array(customer))
+                    here, then = [region] * len(who), pa.array([day] * len(who), pa.int32())
+                    columns = [pa.array(here, pa.string()), who, then, *did, did[-1] / units[region]]
+                    yield pa.record_batch([pa.array(each) for each in columns], names=delta.names(BEHAVIOUR))
+
+    return behave
+
+
+def _days(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def _names(job: Job) -> list[str]:
+    """The attributes that the customers file has."""
+    pairs = job.fact("customers").select(F.explode("attributes.name").alias("name"))
+    names = {row.name for row in pairs.distinct().collect()}
+    return sorted(names - set(delta.names(BEHAVIOUR)))
+
+
+def _attributes(job: Job, names: list[str]) -> DataFrame:
+    """One column per attribute of the customers file."""
+
+    def of(name: str) -> Column:
+        return F.get(F.filter("attributes", lambda pair: pair["name"] == name), 0)["value"].alias(name)
+
+    return job.fact("customers").select("customer_id", *map(of, names))
+
+
+def _segment(job: Job, names: list[str]) -> Column:
+    """The segment whose predicate over behaviour and attributes matches first.
 
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
-    known = behaviour.join(attributes, "customer_id", "left")
-    segment = F.lit(EVERYONE)
+    attributes = [f"`{name.replace('`', '``')}` string" for name in names]
+    known = job.spark.createDataFrame([], ", ".join([BEHAVIOUR, *attributes]))
+    found = F.lit(EVERYONE)
     for wanted in reversed(job.segments.segment):
-        if not set(wanted.requires) <= set(known.columns):
-            continue
-        segment = F.when(_predicate(job, wanted, known), F.lit(wanted.name)).otherwise(segment)
-    return known.select(*behaviour.columns, segment.alias("segment"))
-
-
-def behaviour(job: Job, orders: DataFrame, before: int | None = None) -> DataFrame:
-    """Recency, frequency and spend per region and customer before the day `before` (from 1970; default: as_of).
-
-    Of `cohorts.orders`; `spend` is in major units.
-    """
-    end = (job.as_of - date(1970, 1, 1)).days if before is None else before
-    units = [F.lit(part) for region in job.regions.region for part in (region.name, 10 ** EXPONENTS[region.currency])]
-    scale = F.create_map(*units)
-    known = orders.where(F.col("customer_id").isNotNull() & (F.col("day") < end))
-    return known.groupBy("region", "customer_id").agg(
-        (F.lit(end) - F.max("day")).alias("recency_days"),
-        F.count_if("bought").alias("frequency"),
-        F.sum("net_cents").alias("spend_cents"),
-        (F.sum("net_cents") / F.first(scale[F.col("region")])).alias("spend"),
-    )
-
-
-def _attributes(job: Job) -> DataFrame:
-    """One column per attribute of the customers file."""
-    pairs = job.fact("customers").select("customer_id", F.explode("attributes").alias("pair"))
-    names = [row.name for row in pairs.select("pair.name").distinct().orderBy("name").collect()]
-    return (
-        pairs.select("customer_id", "pair.name", "pair.value")
-        .groupBy("customer_id")
-        .pivot("name", [name for name in names if name not in (*BEHAVIOUR, "customer_id")])
-        .agg(F.first("value"))
-    )
+        if set(wanted.requires) <= set(known.columns):
+            found = F.when(_predicate(job, wanted, known), F.lit(wanted.name)).otherwise(found)
+    return found
 
 
 def _predicate(job: Job, segment: Segment, known: DataFrame) -> Column:
@@ -189,5 +204,5 @@ def _predicate(job: Job, segment: Segment, known: DataFrame) -> Column:
 
 def _mend(job: Job, segment: Segment, known: DataFrame, wrong: str) -> str:
     path = config.path_of(job.settings.config_folder, "segments.toml")
-    usable = ", ".join(sorted(set(known.columns) - {"customer_id", "region", "spend_cents"}))
+    usable = ", ".join(sorted(set(known.columns) - {"customer_id", "region", "_before", "spend_cents"}))
     return f"{path}: key segment {segment.name!r} where: {wrong}; columns it may use: {usable}"

@@ -1,16 +1,17 @@
 """Which segments earn lists of their own: each is asked about later orders, beside everyone's list and a placebo.
 
-A region is one task. Blends are learned on orders between the two cuts, segments judged on orders after the second, by
-models of the days before; see `kernels/placebo`. A segment helps where its gains over everyone's list and over the
-placebo are both above 0 at a level that allows for the number of segments (Bonferroni; Dunn, JASA 56, 1961).
+A region is one task, which holds its orders (about 50 bytes a line and 100 an order). Blends are learned on orders
+between the two cuts, segments judged on orders after the second, by models of the days before; see `kernels/placebo`. A
+segment helps where its gains over everyone's list and over the placebo are both above 0 at a level that allows for the
+number of segments (Bonferroni; Dunn, JASA 56, 1961).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +20,20 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from spark_jobs import delta
-from spark_jobs.cohorts import Learned
+from spark_jobs.cohorts import Learned, unpacked
 from spark_jobs.facts import Job
-from spark_jobs.kernels import placebo
+from spark_jobs.kernels import customers, placebo
 from spark_jobs.kernels.cells import Ints, codes
-from spark_jobs.kernels.protocol import SEED, Measure, Orders, orders_of
+from spark_jobs.kernels.protocol import SEED, Measure, Orders
+from spark_jobs.order_files import Batches
 from tandem.segments import ALL, EVERYONE
+from warehouse import lake
 from warehouse.tables import TABLES
 
 Floats = NDArray[np.float64]
+Cut = tuple[int, int] | None
+Key = tuple[str, str, str]
+"""Region, segment, kind."""
 
 KINDS = ("learned", "predicate")
 POLICY = "policy"
@@ -58,6 +63,7 @@ TOGETHER = {
     "placebo_gain": "placebo_gain",
 }
 """Metrics of all segments of a kind."""
+KNOWN = ("customer_id", "_before", "segment", "tuned", "judged")
 DECIDED = ", ".join(
     [
         "region string, segment string, kind string, customers long, queries long",
@@ -67,39 +73,35 @@ DECIDED = ", ".join(
 )
 
 
-def decisions(
-    job: Job,
-    orders: DataFrame,
-    labels: DataFrame,
-    earlier: list[DataFrame],
-    cut: tuple[int, int] | None,
-    learned: Learned,
-) -> DataFrame:
-    """The segment_decisions table of the day. `earlier`: the predicates' segments before each cut; may be empty."""
-    known = labels.select("region", "customer_id", *_columns_learned())
-    for name, before in zip(("tuned_predicate", "judged_predicate"), earlier, strict=False):
-        segment = F.when(F.col("segment") != EVERYONE, F.col("segment"))
-        known = known.join(
-            before.select("region", "customer_id", segment.alias(name)), ["region", "customer_id"], "left"
-        )
-    for name in ("tuned_predicate", "judged_predicate")[len(earlier) :]:
-        known = known.withColumn(name, F.lit(None).cast("string"))
-    known = known.toDF(*known.columns)  # columns of their own: both sides of the cogroup come from the same orders
-    found = orders.groupBy("region").cogroup(known.groupBy("region")).applyInArrow(_asker(cut), ASKED)
-    decided = found.groupBy(F.lit("all").alias("all")).applyInArrow(_decide, DECIDED)
-    return _rows(job, decided, _wanted(job, learned), cut)
+def decisions(job: Job, held: DataFrame, labels: DataFrame, cut: Cut, learned: Learned) -> pa.Table:
+    """The segment_decisions table of the day.
+
+    `held`: rows of cohorts.HELD; `labels`: of each customer in a region, before as_of and before each day of `cut`
+    (`_before`), the predicates' segment, and the learned segments `tuned` and `judged`.
+    """
+    found: dict[Key, dict[str, Any]] = {}
+    if cut:
+        regions = job.regions.names
+        place = F.array_position(F.array(*[F.lit(name) for name in regions]), F.col("region")) - 1
+        known = labels.select(place.cast("int").alias("place"), *KNOWN)
+        both = held.select("place", "packed").unionByName(known, allowMissingColumns=True)
+        asker = _asker(regions, cut, job.rules.learning.max_basket)
+        asked = both.repartitionById(len(regions), "place").mapInArrow(asker, ASKED)
+        decided = asked.groupBy(F.lit("all").alias("all")).applyInArrow(_decide, DECIDED)
+        found = {_key(row): row for row in decided.toArrow().to_pylist()}
+    return _rows(job, found, _wanted(job, learned), cut)
 
 
-def _columns_learned() -> list[object]:
-    return [F.col("tuned").alias("tuned_learned"), F.col("judged").alias("judged_learned")]
-
-
-def _asker(cut: tuple[int, int] | None) -> Callable[[pa.Table, pa.Table], pa.Table]:
-    def ask(orders: pa.Table, known: pa.Table) -> pa.Table:
-        schema = pa.schema([(name, _KINDS[kind]) for name, kind in _fields(ASKED)])
-        if cut is None or not len(orders) or not len(known):
-            return schema.empty_table()
-        return pa.concat_tables([schema.empty_table(), *_asked(orders, known, cut, schema)])
+def _asker(regions: list[str], cut: tuple[int, int], max_basket: int) -> Batches:
+    def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        both = [batch for batch in batches if len(batch)]
+        if both:
+            rows = pa.Table.from_batches(both)
+            of_orders = pc.is_valid(rows["packed"])
+            known, held = rows.filter(pc.invert(of_orders)), unpacked(rows["packed"].filter(of_orders))
+            if held and len(known):
+                region = regions[rows["place"][0].as_py()]
+                yield from asked(region, customers.merged(held), known, cut, max_basket).to_batches()
 
     return ask
 
@@ -111,19 +113,24 @@ def _fields(ddl: str) -> list[tuple[str, str]]:
     return [(part.split()[0], part.split()[1]) for part in ddl.replace("\n", " ").split(", ")]
 
 
-def _asked(orders: pa.Table, known: pa.Table, cut: tuple[int, int], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Rows of ASKED of one region: for the slice between the cuts, then for the one after."""
-    held, customers = _held(orders)
+def asked(region: str, did: customers.Orders, known: pa.Table, cut: tuple[int, int], max_basket: int) -> pa.Table:
+    """Rows of ASKED of one region: for the slice between the cuts, then for the one after. `known`: columns KNOWN."""
+    schema = pa.schema([(name, _KINDS[kind]) for name, kind in _fields(ASKED)])
+    held, people = customers.asked(did, max_basket)
+    if not held.count:
+        return schema.empty_table()
     last = held.where(held.day < cut[1])
-    tuned = _labels(known, "tuned", customers, held)
+    tuned = _labels(known, "tuned", cut[0], people, held)
     blends = _tuned(last.where(last.day < cut[0]), last.where(last.day >= cut[0]), tuned)
+    told = [schema.empty_table()]
     for judged, labels, whole, begin in (
         (False, tuned, last, cut[0]),
-        (True, _labels(known, "judged", customers, held), held, cut[1]),
+        (True, _labels(known, "judged", cut[1], people, held), held, cut[1]),
     ):
         found = _compared(whole.where(whole.day < begin), whole.where(whole.day >= begin), labels, blends)
         for place, label in enumerate(labels):
-            yield _told(known["region"][0].as_py(), judged, label, found, 2 * place, customers, blends, schema)
+            told.append(_told(region, judged, label, found, 2 * place, people, blends, schema))
+    return pa.concat_tables(told)
 
 
 class _Label(NamedTuple):
@@ -139,34 +146,16 @@ Blends = dict[tuple[str, str], placebo.Blend]
 """By kind and segment."""
 
 
-def _held(orders: pa.Table) -> tuple[Orders, pa.Array]:
-    """The orders of a region, and its customers in the order of their numbers; orders of nobody have numbers after."""
-    lists = orders["skus"].combine_chunks()
-    sizes = lists.value_lengths().to_numpy(zero_copy_only=False)
-    items, keys = codes(lists.flatten())
-    customer, customers = _owners(orders["customer_id"].combine_chunks())
-    line = np.repeat(np.arange(len(lists)), sizes)
-    day = orders["day"].to_numpy().astype(np.int32)
-    return orders_of(line, items, customer[line], day[line], len(keys)), customers
-
-
-def _owners(customer: pa.Array) -> tuple[Ints, pa.Array]:
-    nobody = customer.is_null().to_numpy(zero_copy_only=False)
-    number, known = codes(customer.drop_null())
-    found = np.empty(len(customer), np.int32)
-    found[~nobody] = number
-    found[nobody] = len(known) + np.arange(int(nobody.sum()))
-    return found, known
-
-
-def _labels(known: pa.Table, when: str, customers: pa.Array, held: Orders) -> list[_Label]:
-    place = pc.index_in(known["customer_id"].combine_chunks(), customers).fill_null(-1).to_numpy(zero_copy_only=False)
+def _labels(known: pa.Table, learned: str, before: int, people: pa.Array, held: Orders) -> list[_Label]:
+    """The segments of each kind as they were known before a day."""
+    then = known.filter(pc.equal(known["_before"], before))
+    predicted = pc.if_else(pc.equal(then["segment"], EVERYONE), pa.scalar(None, pa.string()), then["segment"])
     found = []
-    for kind in KINDS:
-        segment = known[f"{when}_{kind}"].combine_chunks()
-        here = segment.is_valid().to_numpy(zero_copy_only=False) & (place >= 0)
+    for kind, rows, segment in ((KINDS[0], known, known[learned]), (KINDS[1], then, predicted)):
+        place = pc.index_in(rows["customer_id"], people).fill_null(-1).to_numpy()
+        here = segment.is_valid().to_numpy() & (place >= 0)
         number, names = codes(segment.filter(pa.array(here)))
-        of = np.full(max(int(held.customer.max(initial=-1)) + 1, len(customers)), -1, np.int32)
+        of = np.full(max(int(held.customer.max(initial=-1)) + 1, len(people)), -1, np.int32)
         of[place[here]] = number
         found.append(_Label(kind, names.to_pylist(), of))
     return found
@@ -204,7 +193,7 @@ def _told(
     label: _Label,
     found: placebo.Asked,
     place: int,
-    customers: pa.Array,
+    people: pa.Array,
     blends: Blends,
     schema: pa.Schema,
 ) -> pa.Table:
@@ -216,7 +205,7 @@ def _told(
         [judged] * len(mine),
         [label.kind] * len(mine),
         names,
-        customers.take(pa.array(found.customer[mine])),
+        people.take(pa.array(found.customer[mine])),
         found.queries[mine],
         found.everyone[mine],
         found.segments[mine, place, 0],
@@ -313,29 +302,29 @@ def _measured(hits: Floats, owner: Ints, sure: float) -> _Measured:
     return _Measured(len(each), int(asked.sum()), values, helps)
 
 
-def _rows(job: Job, decided: DataFrame, wanted: DataFrame, cut: tuple[int, int] | None) -> DataFrame:
+def _rows(job: Job, found: Mapping[Key, dict[str, Any]], wanted: Mapping[Key, str], cut: Cut) -> pa.Table:
     """segment_decisions: what was found, and every segment that has members without having been asked about."""
+    columns = TABLES["segment_decisions"].columns
+    nothing = {column.name: 0 for column in columns if column.type in ("double", "long")} | {"helps": False}
     before = date(1970, 1, 1) + timedelta(days=cut[1]) if cut else job.as_of
-    key = ["region", "segment", "kind"]
-    every = decided.join(wanted, key, "full").withColumn("helps", F.coalesce("helps", F.lit(False)))
-    publish = F.col("publish")
-    shown = F.when(publish == "always", True).when(publish == "never", False).otherwise(F.col("helps"))
-    rows = every.withColumn("published", F.coalesce(shown & publish.isNotNull(), F.lit(False)))
-    numbers = [column.name for column in TABLES["segment_decisions"].columns if column.type in ("double", "long")]
-    return rows.fillna(0, numbers).select(
-        F.lit(job.as_of).alias("as_of"),
-        *delta.names(DECIDED),
-        "published",
-        F.lit(before).alias("learned_before"),
-    )
+    made = []
+    for key in sorted({*found, *wanted}):
+        row = nothing | dict(zip(("region", "segment", "kind"), key, strict=True)) | found.get(key, {})
+        publish = wanted.get(key, "never")
+        shown = publish == "always" or (publish != "never" and row["helps"])
+        made.append(row | {"as_of": job.as_of, "published": shown, "learned_before": before})
+    return pa.Table.from_pylist(made, schema=lake.arrow_schema(TABLES["segment_decisions"]))
 
 
-def _wanted(job: Job, learned: Learned) -> DataFrame:
-    """What segments.toml says of each segment that may be published: region, segment, kind, publish."""
-    asked: list[tuple[str, str, str]] = [(name, KINDS[0], job.segments.learned.publish) for name in learned.names]
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["region"], row["segment"], row["kind"]
+
+
+def _wanted(job: Job, learned: Learned) -> dict[Key, str]:
+    """What segments.toml says of each segment that may be published."""
+    asked = [(name, KINDS[0], job.segments.learned.publish) for name in learned.names]
     asked += [(each.name, KINDS[1], each.publish) for each in job.segments.segment]
-    rows = [(region, *each) for region in job.regions.names for each in asked]
-    return job.spark.createDataFrame(rows, "region string, segment string, kind string, publish string")
+    return {(region, name, kind): publish for region in job.regions.names for name, kind, publish in asked}
 
 
 def measures(rows: Sequence[Row]) -> list[Measure]:

@@ -117,7 +117,7 @@ def packed(lines: pa.Table, region: str, segments: Mapping[str, pa.Array], every
     ids, at = _one(lines["order_id"]), _one(lines["ordered_at"]).cast(pa.int64()).to_numpy(zero_copy_only=False)
     sku, skus = codes(_one(lines["sku"]))
     customer, customers = _numbers(_one(lines["customer_id"]))
-    runs, key = _keyed(ids, region)
+    runs, key = keyed(ids, region)
     names = [name for name in segments if name != everyone]
     placed = _segments(customers, [segments[name] for name in names])
     first, starts, items, later, who = _runs(runs, sku, at, customer)
@@ -154,7 +154,7 @@ def of_orders(part: Part, keep: NDArray[np.bool_]) -> Part:
 
 def drawn(part: Part, share: float) -> Part:
     """The orders of about `share` of all customers, drawn by a hash; an order of nobody is drawn by its own."""
-    people = _keyed(part.customers, "")[1][:, 0]
+    people = keyed(part.customers, "")[1][:, 0]
     owner = np.where(part.customer >= 0, people[part.customer], part.key[:, 0]) if len(people) else part.key[:, 0]
     return of_orders(part, owner < np.uint64(min(share, 1.0) * (2**64 - 1)))
 
@@ -334,7 +334,7 @@ def _reunited(by_key, run, at, starts, items, later, customer, cell):  # type: i
     return first, starts, items, later, np.where(named == nobody, -1, named).astype(np.int32), theirs
 
 
-def _keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
+def keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
     """Where runs of one order id begin (one more at the end), and the key of each run's order."""
     ids = ids.cast(pa.large_string())
     _, offsets, data = ids.buffers()

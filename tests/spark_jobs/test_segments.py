@@ -12,10 +12,12 @@ import pyarrow as pa
 import pytest
 
 from spark_jobs import build, segments, trial
-from spark_jobs.kernels import cohorts, placebo
+from spark_jobs.kernels import cohorts, customers, placebo
 from spark_jobs.kernels.protocol import Orders, orders_of
+from tandem.segments import EVERYONE
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import REGIONS
+from tests.spark_jobs.test_customers import packed
 from warehouse import lake
 from warehouse.tables import TABLES
 
@@ -126,24 +128,18 @@ def test_a_customer_near_a_border_stays_and_one_who_changed_goes():
 @pytest.mark.parametrize("labels", [[None, None], ["a", None], ["a", "b"]])
 def test_a_shop_with_hardly_any_orders_decides_nothing(labels: list[str | None]):
     nobody = pa.array([None, None], pa.string())
-    for orders in (0, 1, 30):
-        bought = pa.table(
-            {
-                "region": ["north"] * orders,
-                "customer_id": pa.array([("c0", "c1", None)[n % 3] for n in range(orders)], pa.string()),
-                "day": pa.array(range(orders), pa.int32()),
-                "skus": pa.array([["p", "q"]] * orders, pa.list_(pa.string())),
-            }
-        )
-        known = pa.table(
-            {"region": ["north"] * 2, "customer_id": ["c0", "c1"]}
-            | {
-                f"{when}_{kind}": nobody if kind == "learned" else pa.array(labels, pa.string())
-                for when in ("tuned", "judged")
-                for kind in trial.KINDS
-            }
-        )
-        decided = trial._decide(trial._asker((20, 25))(bought, known)).to_pylist()
+    known = pa.table(
+        {
+            "customer_id": ["c0", "c1"] * 2,
+            "_before": pa.array([20, 20, 25, 25], pa.int32()),
+            "segment": [label or EVERYONE for label in labels] * 2,
+            **{when: pa.concat_arrays([nobody, nobody]) for when in ("tuned", "judged")},
+        }
+    )
+    for orders in (1, 30):
+        lines = [(f"o{n}", n, ("c0", "c1", None)[n % 3], sku) for n in range(orders) for sku in ("p", "q")]
+        held = customers.merged([packed([(*line, 1, 100) for line in lines])])
+        decided = trial._decide(trial.asked("north", held, known, (20, 25), 100)).to_pylist()
         assert not any(row["helps"] for row in decided)
 
 
