@@ -56,7 +56,7 @@ def _substitutes(job: Job) -> None:
 
 
 def _elasticity(job: Job) -> None:
-    delta.replace_day(elasticity.elasticities(job), job.settings, "elasticities", job.as_of)
+    _replace_day(job, "elasticities", elasticity.elasticities(job).toArrow())
 
 
 def _replace_day(job: Job, name: str, rows: pa.Table) -> None:

@@ -1,14 +1,20 @@
 """How units sold answer to their own price, per category: table `elasticities`.
 
-Spark adds up each product's weeks, an Arrow kernel per top category fits every category below it, in each region and
-in all together (kernels/poisson.py), and one more draws what is thin to what it is part of (kernels/hierarchy.py).
+Workers read the files of sales_lines themselves and add up each product's weeks (kernels/sold.py), a task per top
+category fits every category below it, in each region and in all together (kernels/poisson.py), and one more draws what
+is thin to what it is part of (kernels/hierarchy.py).
 The root's prior is what 1,851 published elasticities say: mean -2.62, standard deviation 2.21 (Bijmolt, van Heerde &
 Pieters, Journal of Marketing Research 42, 2005).
+
+Memory: a task that reads holds a million lines (about 150 bytes each) or a row group, and 100 bytes a product; one that
+fits holds a top category: about 150 bytes for each price that a product had in a week and region, and 8 MB.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -17,11 +23,12 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts
+from spark_jobs import delta, order_files
 from spark_jobs.facts import Job
-from spark_jobs.kernels import hierarchy, responses
-from spark_jobs.kernels.cells import codes
+from spark_jobs.kernels import hierarchy, responses, sold
 from spark_jobs.kernels.protocol import RESAMPLES, SEED, Measure
+from spark_jobs.kernels.sold import Sold
+from spark_jobs.order_files import Batches
 from tandem.segments import ALL
 
 PRIOR = (-2.62, 2.21)
@@ -29,15 +36,16 @@ LITERATURE = "literature"
 NORMAL_95 = 1.959964
 PLAUSIBLE = (-10.0, 0.0)
 """Elasticities outside are called unreasonable: a price that sells more of what it makes dearer, or a slip in data."""
-BELOW_LIST = 0.97
-"""A line paid below this share of its list price counts as reduced: less is rounding."""
 ROOT = "*"
 ENOUGH_PRODUCTS = 10
 """Categories with fewer products whose price changed are left out where elasticities are judged."""
 NAMED = 12
 """Categories that are told by name: those that sell most."""
+LINES = ["ordered_at", "sku", "quantity", "net_cents", "unit_price_cents", "list_price_cents", "customer_id"]
+PRODUCTS = pa.schema({"sku": pa.string(), "category": pa.string()})
+PACKED = "top string, region string, packed binary"
+"""A top category's part of what a region sold, see `sold.Sold`."""
 FITTED = "region string, category string, own double, error double, products long, weeks long, units double"
-WEEKLY = ("week", "price", "units", "lines", "reduced")
 SHRUNK = """region string, category string, elasticity double, low double, high double, own_elasticity double,
 own_error double, products long, weeks long, units double, shrunk_from string, reasonable boolean"""
 
@@ -45,38 +53,36 @@ own_error double, products long, weeks long, units double, shrunk_from string, r
 def elasticities(job: Job, *, before: date | None = None) -> DataFrame:
     """The elasticities table of the day, learned from the window before `before` (default: as_of).
 
-    Empty where nothing was sold. A task holds one top category: about 60 bytes a product and week, and 8 MB.
+    Empty where nothing was sold. Weeks are whole, counted back from `before`; what is older than the last one is left.
     """
-    fits = weeks(job, before or job.as_of).groupBy("top").applyInArrow(_fitter(job.regions.names), FITTED)
-    shrunk = fits.groupBy().applyInArrow(_shrunk, SHRUNK)
-    return shrunk.select(F.lit(job.as_of).alias("as_of"), *delta.names(SHRUNK))
-
-
-def weeks(job: Job, before: date) -> DataFrame:
-    """Sums by product, week and price paid before `before`: region, sku, category, top (its first level), week and the
-    columns of `responses.summed`. Weeks are whole, counted back from `before`; what is older than the last one is left.
-    """
+    as_of, job = job.as_of, replace(job, as_of=before or job.as_of)
     whole = job.rules.learning.window_days // 7
-    bought = facts.lines(job, window_days=max(whole, 1) * 7, before=before).where(
-        (F.col("quantity") > 0) & (F.col("net_cents") > 0) & (F.col("unit_price_cents") > 0)
-    )
-    days = F.datediff(F.lit(before), F.col("ordered_at").cast("date")) - 1
-    reduced = F.col("unit_price_cents") < F.col("list_price_cents") * BELOW_LIST
-    category = F.coalesce("category", F.lit(""))
-    week = (-F.floor(days / 7)).cast("long").alias("week")
-    sums = bought.groupBy("region", "sku", week, F.col("unit_price_cents").cast("double").alias("price")).agg(
-        F.sum("quantity").cast("double").alias("units"),
-        F.count("*").cast("double").alias("lines"),
-        F.sum(F.coalesce(reduced, F.lit(False)).cast("double")).alias("reduced"),
-    )
-    known = job.fact("products").select("sku", category.alias("category"))
-    return sums.join(known, "sku", "left").select(
-        "region",
-        "sku",
-        F.coalesce("category", F.lit("")).alias("category"),
-        F.split_part(F.coalesce("category", F.lit("")), F.lit(responses.LEVEL), F.lit(1)).alias("top"),
-        *WEEKLY,
-    )
+    found = order_files.plan(job, max(whole, 1) * 7, in_segments=False)
+    tasks = 2 * max(2, job.settings.shuffle_partitions)
+    groups = order_files.dealt(order_files.sales_files(job, found), tasks)
+    numbers = job.spark.range(0, len(groups), 1, max(len(groups), 1))
+    sums = numbers.mapInArrow(_reader(job, found, groups), PACKED).repartition(tasks, "top")
+    fits = sums.groupBy("top").applyInArrow(_fitter(job.regions.names), FITTED)
+    shrunk = fits.groupBy().applyInArrow(_shrunk, SHRUNK)
+    return shrunk.select(F.lit(as_of).alias("as_of"), *delta.names(SHRUNK))
+
+
+def _reader(job: Job, found: order_files.Plan, groups: list[list[order_files.File]]) -> Batches:
+    where = order_files.folder(job.settings, "products")
+    files = order_files.active(job.settings, "products", job.inputs.get("products"))
+    end_day = (job.as_of - date(1970, 1, 1)).days
+
+    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        read = [rows for file in files for rows in order_files.read(where, file, ["sku", "category"])]
+        products = pa.concat_tables(read).cast(PRODUCTS) if read else PRODUCTS.empty_table()
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                for region, rows in order_files.window(found, groups[number], LINES):
+                    for top, part in sold.sold(rows, products, end_day):
+                        row = [pa.array([value]) for value in (top, region, pickle.dumps(part, 5))]
+                        yield pa.record_batch(row, names=delta.names(PACKED))
+
+    return read_groups
 
 
 def evaluated(job: Job) -> list[Measure]:
@@ -113,22 +119,19 @@ def _judged(own: responses.Floats) -> list[Measure]:
 
 def _fitter(regions: list[str]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     def fit(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        return _table(FITTED, _fits(rows.combine_chunks(), regions))
+        held = [pickle.loads(value.as_buffer()) for value in rows["packed"]]  # noqa: S301 - this job's own
+        return _table(FITTED, _fits(held, rows["region"].to_pylist(), regions))
 
     return fit
 
 
-def _fits(rows: pa.Table, regions: list[str]) -> Iterator[tuple[object, ...]]:
-    """Every category's own fit, in all regions together and in each; all of one top category."""
-    product, categories = _numbered(rows["sku"], rows["category"])
+def _fits(held: list[Sold], of: list[str], regions: list[str]) -> Iterator[tuple[object, ...]]:
+    """Every category's own fit, in all regions together and in each; all of one top category. `of`: parts' regions."""
+    product, categories = sold.numbered(held)
     nodes = responses.nodes(categories) or [("", 0, len(categories))]
-    columns = [product, *(rows[name].to_numpy() for name in WEEKLY)]
     for region in (ALL, *regions):
-        here = columns
-        if region != ALL:
-            chosen = pc.equal(rows["region"], region).to_numpy(zero_copy_only=False)
-            here = [values[chosen] for values in columns]
-        panel = responses.panel(responses.summed(*here))
+        here = [number for number, name in enumerate(of) if region in (ALL, name)]
+        panel = responses.panel(sold.weeks([held[number] for number in here], [product[number] for number in here]))
         for name, first, last in nodes:
             found = responses.fitted(panel, first, last)
             if found is None:
@@ -136,17 +139,6 @@ def _fits(rows: pa.Table, regions: list[str]) -> Iterator[tuple[object, ...]]:
             else:
                 beta, error = float(found.beta[0]), float(found.error[0])
                 yield region, name, beta, error, found.products, found.rows, found.units
-
-
-def _numbered(skus: pa.ChunkedArray, categories: pa.ChunkedArray) -> tuple[responses.Ints, list[str]]:
-    """Each row's product, numbered by the levels of its category, then SKU, and each product's category."""
-    code, keys = codes(skus)
-    first = np.unique(code, return_index=True)[1]
-    path = categories.take(pa.array(first)).to_pylist()
-    order = sorted(range(len(keys)), key=lambda number: (responses.levels(path[number]), number))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return place[code], [path[number] for number in order]
 
 
 def _shrunk(key: tuple[pa.Scalar, ...], fits: pa.Table) -> pa.Table:
