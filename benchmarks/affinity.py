@@ -96,14 +96,14 @@ def timed(runs: dict[str, list[float]], name: str, run: Callable[[], Any]) -> An
 
 def one_level(bench: Bench, settings: Settings) -> tuple[int, int]:
     """Tandem's counts and top 50 of everything together: rows, and the sum of their counts."""
-    row = affinity.companions(bench.job(settings), ("global",)).selectExpr("count(*)", "sum(orders_both)").first()
+    row = affinity.companions(bench.job(settings)).selectExpr("count(*)", "sum(orders_both)").first()
     assert row is not None
     return int(row[0]), int(row[1])
 
 
 def check_one_level(bench: Bench, settings: Settings, theirs: _rivals.Sums) -> None:
     """Compare each anchor's counts of its top 50 with a rival's."""
-    found = affinity.companions(bench.job(settings), ("global",)).groupBy("anchor").agg({"orders_both": "sum"})
+    found = affinity.companions(bench.job(settings)).groupBy("anchor").agg({"orders_both": "sum"})
     mine = {int(row[0]): int(row[1]) for row in found.collect()}
     assert mine == theirs, "the best companions' counts differ"
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from spark_jobs import order_files, parquet_files
+from spark_jobs import delta, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baskets as kernel_baskets
 from spark_jobs.kernels import lines, measures, pairs
@@ -52,7 +52,7 @@ Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 LEVELS = ("segment", "region", "global")
 PACKED = "block int, part binary"
 COUNTED = "counted binary"
-PAIRS = "region string, segment string, anchor string, companion string, orders_both int, customers_both int, rank int"
+PAIRS = "anchor string, companion string, orders_both int, rank int"
 GIVEN = 1_000_000
 """Rows that a counter gives at once."""
 Found = tuple[kernel_baskets.Baskets, lines.Cells, np.ndarray, lines.LeftOut]
@@ -94,15 +94,18 @@ def counted(job: Job, levels: tuple[str, ...] = LEVELS) -> list[Counted]:
     return [pickle.loads(row.counted) for row in found.collect()] if found is not None else []  # noqa: S301 - a row a counter, ours
 
 
-def companions(job: Job, levels: tuple[str, ...] = LEVELS) -> DataFrame:
-    """The pairs that `write` would write, counted when they are asked for: columns of PAIRS, nothing is written."""
-    found = _blocks(job, levels, _giver, PAIRS)
+def companions(job: Job) -> DataFrame:
+    """The `top` companions of every anchor by the orders of everything that hold both, whoever bought them.
+
+    Columns of PAIRS; counted when it is asked for, nothing is written. What is published comes from `write`.
+    """
+    found = _blocks(job, LEVELS[-1:], _giver, PAIRS)
     return found if found is not None else job.spark.createDataFrame([], PAIRS)
 
 
 def _blocks(job: Job, levels: tuple[str, ...], how: Callable[[Counting], Batches], schema: str) -> DataFrame | None:
     """What `how` gives for each block of anchors; None where the lake has no orders."""
-    plan = order_files.plan(job, job.rules.learning.window_days)
+    plan = order_files.plan(job, job.rules.learning.window_days, in_segments=LEVELS[0] in levels)
     files = order_files.sales_files(job, plan)
     if not files:
         return None
@@ -175,21 +178,33 @@ def _giver(how: Counting) -> Batches:
     """Rows of PAIRS for the block of anchors that the rows of PACKED are for."""
 
     def give_blocks(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for held, levels, found, _ in _found(how, packed):
+        for block, parts in _of_block(packed):
+            orders, _, _, _ = lines.merged(
+                parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
+            )
+            found = pairs.count_orders(orders, top=how.top, block=block, blocks=how.blocks)
             for begin in range(0, len(found), GIVEN):
-                yield _pairs(held, levels, found[begin : begin + GIVEN])
+                rows = found[begin : begin + GIVEN]
+                anchor, companion = (orders.skus.take(pa.array(rows[name])) for name in ("anchor", "companion"))
+                columns = [anchor, companion, pa.array(rows["orders"]), pa.array(rows["rank"])]
+                yield pa.record_batch(columns, delta.names(PAIRS))
 
     return give_blocks
 
 
-def _found(how: Counting, packed: Iterator[pa.RecordBatch]) -> Iterator[Found]:
-    """Count the block's anchors over all orders; rows of one level stand together."""
+def _of_block(packed: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, list[lines.Part]]]:
+    """The block that all rows of PACKED are for, and their orders; nothing where there are none."""
     parts: list[lines.Part] = []
     blocks: set[int] = set()
     for batch in packed:
         blocks |= set(batch["block"].to_pylist())
-        parts += [pickle.loads(part.as_buffer()) for part in batch["part"]]  # noqa: S301 - this job's own
-    for block in blocks:
+        parts += [order_files.unpacked(part) for part in batch["part"]]
+    yield from ((block, parts) for block in blocks)
+
+
+def _found(how: Counting, packed: Iterator[pa.RecordBatch]) -> Iterator[Found]:
+    """Count the block's anchors over all orders; rows of one level stand together."""
+    for block, parts in _of_block(packed):
         held, cells, left_out = lines.joined(
             parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
         )
@@ -197,22 +212,6 @@ def _found(how: Counting, packed: Iterator[pa.RecordBatch]) -> Iterator[Found]:
         k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
         found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
         yield held, levels, found[np.argsort(found["level"], kind="stable")], left_out
-
-
-def _pairs(held: kernel_baskets.Baskets, levels: lines.Cells, rows: np.ndarray) -> pa.RecordBatch:
-    regions, segments = (pa.array(names, pa.string()) for names in zip(*levels, strict=True))
-    level = pa.array(rows["level"])
-    return pa.record_batch(
-        {
-            "region": regions.take(level),
-            "segment": segments.take(level),
-            "anchor": held.skus.take(pa.array(rows["anchor"])),
-            "companion": held.skus.take(pa.array(rows["companion"])),
-            "orders_both": rows["orders"],
-            "customers_both": rows["customers"],
-            "rank": _ranks(rows["level"], rows["anchor"]),
-        }
-    )
 
 
 def _peak_bytes() -> int:

@@ -125,7 +125,7 @@ def arrange(orders: Orders, cell_region: Shorts, regions: int) -> Baskets:
     by_owner = np.argsort(key, kind="stable")
     key = key[by_owner]
     first = np.diff(key, prepend=-1) != 0
-    item_orders, number, old = _by_popularity(orders)
+    item_orders, number, old = by_popularity(orders)
     walk = np.empty(len(by_owner), WALK)
     walk["weight"] = orders.weight[by_owner]
     walk["owner"] = np.cumsum(first) - 1
@@ -137,7 +137,7 @@ def arrange(orders: Orders, cell_region: Shorts, regions: int) -> Baskets:
     skus = orders.skus.take(pa.array(old))
     return Baskets(
         skus=skus,
-        sku_place=_places(skus),
+        sku_place=places(skus),
         item_orders=item_orders,
         walk=walk,
         items=items,
@@ -167,19 +167,20 @@ def from_cell(cell: Cell) -> tuple[Baskets, Ints]:
     return baskets, baskets.sku_place  # the cell numbers items in the order of their SKUs
 
 
-def _by_popularity(orders: Orders) -> tuple[Longs, Ints, NDArray[np.intp]]:
+def by_popularity(orders: Orders) -> tuple[Longs, Ints, NDArray[np.intp]]:
     """Orders of each item, falling; the new number of each old one, and the old number of each new one."""
     held = np.bincount(orders.items, minlength=len(orders.skus))
-    old = np.lexsort((_places(orders.skus), -held))
+    old = np.lexsort((places(orders.skus), -held))
     number = np.empty(len(old), np.int32)
     number[old] = np.arange(len(old), dtype=np.int32)
     return held[old].astype(np.int64), number, old
 
 
-def _places(skus: pa.Array) -> Ints:
-    places = np.empty(len(skus), np.int32)
-    places[pc.array_sort_indices(skus).to_numpy()] = np.arange(len(skus), dtype=np.int32)
-    return places
+def places(skus: pa.Array) -> Ints:
+    """Each SKU's place among all, sorted."""
+    found = np.empty(len(skus), np.int32)
+    found[pc.array_sort_indices(skus).to_numpy()] = np.arange(len(skus), dtype=np.int32)
+    return found
 
 
 def _crossing(

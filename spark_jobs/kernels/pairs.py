@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels.baskets import NOBODY, Baskets, Longs, from_cell
+from spark_jobs.kernels.baskets import NOBODY, Baskets, Longs, Orders, by_popularity, from_cell, places
 from spark_jobs.kernels.cells import Cell, Ints, Offsets
 from spark_jobs.kernels.prefetch import prefetch
 
@@ -44,6 +44,9 @@ FOUND = np.dtype(
 """A pair that is given: `value` is orders · orders_companion^-damping, which ranks the anchor's companions; `decayed`
 the sum of its orders' weights; `before` and `after` the orders in which the anchor was taken before and after the
 companion (where both have one time: neither)."""
+
+BOTH = np.dtype([("anchor", "i4"), ("companion", "i4"), ("orders", "i4"), ("rank", "i4")])
+"""A pair and the orders that hold both; rank: the companion's place among the anchor's, from 1."""
 
 AHEAD = 12
 """Orders that are fetched before they are walked."""
@@ -89,6 +92,25 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
     )
 
 
+def count_orders(orders: Orders, *, top: int, block: int = 0, blocks: int = 1) -> np.ndarray:
+    """The `top` companions of every anchor by the orders that hold both, wherever they were: rows of BOTH.
+
+    No levels, no customers, no decay: of what `count` counts only the orders, in 4 bytes an item. Anchors, ties and
+    blocks as there; items as `orders` numbers them.
+    """
+    held, number, old = by_popularity(orders)
+    items = number[orders.items]
+    anchors = np.arange(block, len(old), blocks, dtype=np.int32)
+    begins = np.concatenate(([0], np.cumsum(held[anchors], dtype=np.int64)))
+    own = _orders_of(orders.starts, items, begins, block, blocks)
+    place = places(orders.skus)[old]
+    best = (np.empty(top, np.float64), np.empty(top, np.int32))
+    counted = (np.zeros(len(old), np.int32), np.empty(len(old), np.int32))
+    found = _count_orders(orders.starts, items, anchors, begins, own, place, *best, *counted, np.empty(4096, BOTH))
+    found["anchor"], found["companion"] = old[found["anchor"]], old[found["companion"]]
+    return found
+
+
 def postings(baskets: Baskets, anchors: Ints, block: int, blocks: int) -> tuple[Offsets, Ints, Longs]:
     """Where each anchor's orders begin, shape (anchors + 1); the orders, rising; and the anchor's own line in each."""
     starts = np.concatenate(([0], np.cumsum(baskets.item_orders[anchors], dtype=np.int64)))
@@ -122,6 +144,56 @@ def _placed(walk, items, posting_starts, block, blocks):  # type: ignore[no-unty
                 places[place] = line
                 filled[item // blocks] = place + 1
     return orders, places
+
+
+@njit(cache=True)
+def _orders_of(starts, items, begins, block, blocks):  # type: ignore[no-untyped-def]
+    """The orders of each anchor of the block, one anchor's after the other's, rising."""
+    orders = np.empty(begins[-1], np.int32)
+    filled = begins[:-1].copy()
+    for order in range(len(starts) - 1):
+        for line in range(starts[order], starts[order + 1]):
+            item = items[line]
+            if item % blocks == block:
+                orders[filled[item // blocks]] = order
+                filled[item // blocks] += 1
+    return orders
+
+
+@njit(cache=True)
+def _count_orders(starts, items, anchors, begins, own, sku_place, heap_value, heap_item, counts, met, out):  # type: ignore[no-untyped-def]
+    top, filled = len(heap_value), 0
+    for number in range(len(anchors)):
+        anchor, size = anchors[number], 0
+        for posting in range(begins[number], begins[number + 1]):
+            if posting + 2 * AHEAD < len(own):
+                prefetch(starts, own[posting + 2 * AHEAD])
+                prefetch(items, starts[own[posting + AHEAD]])
+            for line in range(starts[own[posting]], starts[own[posting] + 1]):
+                item = items[line]
+                if counts[item] == 0:
+                    met[size] = item
+                    size += 1
+                counts[item] += 1
+        kept = 0
+        for index in range(size):
+            item = met[index]
+            value = float(counts[item])
+            if item != anchor:
+                if kept < top:
+                    _rise(heap_value, heap_item, kept, value, item, sku_place)
+                    kept += 1
+                elif _worse(heap_value[0], heap_item[0], value, item, sku_place):
+                    _sink(heap_value, heap_item, kept, value, item, sku_place)
+            counts[item] = 0
+        if filled + kept > len(out):
+            out = grown(out, 2 * (filled + kept))
+        for last in range(kept - 1, -1, -1):
+            one = out[filled + last]
+            one.anchor, one.companion, one.orders, one.rank = anchor, heap_item[0], np.int32(heap_value[0]), last + 1
+            _sink(heap_value, heap_item, last, heap_value[last], heap_item[last], sku_place)
+        filled += kept
+    return out[:filled]
 
 
 @njit(cache=True)
