@@ -26,10 +26,9 @@ import numpy as np
 
 from benchmarks import _rivals, _shop, _told
 from benchmarks._told import Row
-from spark_jobs import affinity, order_files, session
+from spark_jobs import affinity, build, order_files, session
 from spark_jobs.facts import Job
 from spark_jobs.kernels import increments, lines, pairs
-from tandem import regions, rules, segments
 from tandem.settings import Settings
 from warehouse import lake
 from warehouse.views import connect
@@ -74,15 +73,7 @@ class Bench:
         return settings
 
     def job(self, settings: Settings) -> Job:
-        return Job(
-            spark=self.spark,
-            settings=settings,
-            as_of=_shop.AS_OF,
-            inputs=lake.versions(settings),
-            regions=regions.load(settings.config_folder),
-            segments=segments.load(settings.config_folder),
-            rules=rules.load(settings.config_folder),
-        )
+        return build.job_of(self.spark, settings, _shop.AS_OF)
 
 
 def timed(runs: dict[str, list[float]], name: str, run: Callable[[], Any]) -> Any:

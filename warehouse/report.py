@@ -129,9 +129,8 @@ def _frontier(rows: Sequence[Row]) -> str:
         axis = figure.subplots()
         ordered = sorted(whole.values(), key=lambda held: held["tail@5"].value)
         tails, hits = ([held[name] for held in ordered] for name in ("tail@5", "hit@5"))
-        spread = [[row.value - row.low for row in hits], [row.high - row.value for row in hits]]
-        xs = [row.value for row in tails]
-        axis.errorbar(xs, [row.value for row in hits], yerr=spread, marker="o", color=OURS, lw=1, ms=4, elinewidth=0.7)
+        xs, ys = ([row.value for row in held] for held in (tails, hits))
+        axis.errorbar(xs, ys, yerr=_spread(hits), marker="o", color=OURS, lw=1, ms=4, elinewidth=0.7)
         for tail in tails:
             at = whole[tail.at]["hit@5"]
             axis.annotate(tail.at, (tail.value, at.value), fontsize=6, xytext=(3, 4), textcoords="offset points")
@@ -159,34 +158,32 @@ def _baselines(axis: Any, others: Sequence[Row]) -> None:
 def _segments(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row.segment != ALL and not row.at and not _is_profit(row)]
     gains = [row for row in found if row.measure == "segment_gain"]
-    if not found:
-        return ""
-    names = [f"{row.region} · {row.segment} · {row.subject}" for row in gains]
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        _dots(axis, names, gains)
-        axis.axvline(0, color=THEIRS, lw=0.8)
-        axis.set_title("hits gained over what stands in for the segment", fontsize=8)
-
-    picture = _picture(draw, 0.7 + 0.2 * len(gains), "What each segment gains, with its interval") if gains else ""
-    return f"<h2>Segments must earn their place</h2>{picture}{_table(found)}"
+    picture = _gains(
+        gains, "hits gained over what stands in for the segment", "What each segment gains, with its interval"
+    )
+    return f"<h2>Segments must earn their place</h2>{picture}{_table(found)}" if found else ""
 
 
 def _profits(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row.measure == "profit_gain" and not row.at]
-    if not found:
-        return ""
-    labels = [f"{row.region} · {row.segment} · {row.subject}" for row in found]
+    picture = _gains(
+        found,
+        "minor units per 1,000 later orders, against no discount",
+        "Profit that discounts add or cost on later orders, by segment",
+    )
+    return f"<h2>What discounts earn</h2>{picture}{_table([row for row in rows if _is_profit(row)])}" if found else ""
+
+
+def _gains(gains: Sequence[Row], title: str, said: str) -> str:
+    """A picture of what each segment gains, on both sides of nothing."""
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        _dots(axis, labels, found)
+        _dots(axis, [f"{row.region} · {row.segment} · {row.subject}" for row in gains], gains)
         axis.axvline(0, color=THEIRS, lw=0.8)
-        axis.set_title("minor units per 1,000 later orders, against no discount", fontsize=8)
+        axis.set_title(title, fontsize=8)
 
-    picture = _picture(draw, 0.7 + 0.2 * len(found), "Profit that discounts add or cost on later orders, by segment")
-    return f"<h2>What discounts earn</h2>{picture}{_table([row for row in rows if _is_profit(row)])}"
+    return _picture(draw, 0.7 + 0.2 * len(gains), said) if gains else ""
 
 
 def _calibration(rows: Sequence[Row]) -> str:
@@ -202,9 +199,8 @@ def _calibration(rows: Sequence[Row]) -> str:
         for axis, ((measure, subject), held) in zip(axes, curves.items(), strict=True):
             ordered = sorted(held, key=lambda row: row.x or 0.0)
             xs, ys = [row.x or 0.0 for row in ordered], [row.value for row in ordered]
-            spread = [[row.value - row.low for row in ordered], [row.high - row.value for row in ordered]]
             axis.plot([0, max(xs + ys)], [0, max(xs + ys)], color=THEIRS, lw=0.8)
-            axis.errorbar(xs, ys, yerr=spread, fmt="o", color=OURS, ms=4, elinewidth=0.8)
+            axis.errorbar(xs, ys, yerr=_spread(ordered), fmt="o", color=OURS, ms=4, elinewidth=0.8)
             axis.set_title(f"{subject}: {measure.replace('_', ' ')}", fontsize=8)
             axis.set_xlabel("predicted", fontsize=8)
             axis.set_ylabel("seen later", fontsize=8)
@@ -237,11 +233,15 @@ def _dots(axis: Any, labels: Sequence[str], rows: Sequence[Row | None]) -> None:
     for place, row in enumerate(rows):
         if row is not None:
             color = OURS if row.subject.startswith(OWN) else THEIRS
-            spread = [[max(row.value - row.low, 0.0)], [max(row.high - row.value, 0.0)]]
-            axis.errorbar([row.value], [place], xerr=spread, fmt="o", color=color, ms=4, elinewidth=1.2)
+            axis.errorbar([row.value], [place], xerr=_spread([row]), fmt="o", color=color, ms=4, elinewidth=1.2)
     axis.set_yticks(range(len(labels)), labels, fontsize=7)
     axis.set_ylim(-0.6, len(labels) - 0.4)
     axis.grid(axis="x", lw=0.3)
+
+
+def _spread(rows: Sequence[Row]) -> list[list[float]]:
+    """How far each interval reaches below and above its value."""
+    return [[max(row.value - row.low, 0.0) for row in rows], [max(row.high - row.value, 0.0) for row in rows]]
 
 
 def _picture(draw: Callable[[Any], None], height: float, said: str) -> str:

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from spark_jobs.facts import Job
-from tandem import regions, rules, segments
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import AS_OF, make
-from warehouse import lake
 
 
 @pytest.fixture
@@ -35,15 +33,6 @@ def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def job_of(spark: Any) -> Callable[[Settings], Job]:
-    def job(settings: Settings) -> Job:
-        return Job(
-            spark=spark,
-            settings=settings,
-            as_of=AS_OF,
-            inputs=lake.versions(settings),
-            regions=regions.load(settings.config_folder),
-            segments=segments.load(settings.config_folder),
-            rules=rules.load(settings.config_folder),
-        )
+    from spark_jobs import build
 
-    return job
+    return lambda settings: build.job_of(spark, settings, AS_OF)

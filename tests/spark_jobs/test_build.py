@@ -21,21 +21,22 @@ from warehouse import gate, lake
 pytestmark = pytest.mark.spark
 Shop = Callable[..., Settings]
 JobOf = Callable[[Settings], Job]
+TABLES = (
+    "segment_members",
+    "affinity",
+    "neighbours",
+    "substitutes",
+    "rankings",
+    "bundles",
+    "bundle_sets",
+    "evaluations",
+)
+"""What a build makes."""
 
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect() as connection:
-        for name in (
-            "sales_lines",
-            "segment_members",
-            "affinity",
-            "neighbours",
-            "substitutes",
-            "rankings",
-            "bundles",
-            "bundle_sets",
-            "evaluations",
-        ):
+        for name in ("sales_lines", *TABLES):
             connection.register(name, lake.open_table(settings, name).to_pyarrow_dataset())
         return connection.execute(query).fetchall()
 
@@ -126,18 +127,6 @@ def test_a_build_finds_what_is_bought_together_and_says_so_in_exact_numbers(spar
         build.run_job(spark, built, name, AS_OF)
     for name in TABLES:
         assert sorted(map(str, rows(built, f"SELECT * FROM {name}"))) == before[name], name
-
-
-TABLES = (
-    "segment_members",
-    "affinity",
-    "neighbours",
-    "substitutes",
-    "rankings",
-    "bundles",
-    "bundle_sets",
-    "evaluations",
-)
 
 
 def test_floors_come_from_cost_and_minimum_price_or_from_the_assumed_margin(built: Settings):
