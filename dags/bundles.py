@@ -157,7 +157,6 @@ def bundles() -> None:
     pinned = pin_inputs()
     segments = _spark("segments", "segment_members", pinned)
     affinity = _spark("affinity", "affinity", pinned)
-    embeddings = _spark("embeddings", "neighbours", pinned)
     substitutes = _spark("substitutes", "substitutes", pinned)
     elasticity = _spark("elasticity", "elasticities", pinned)
     ranking = _spark("ranking", "rankings", pinned)
@@ -174,7 +173,7 @@ def bundles() -> None:
         execution_timeout=JOB_TIMEOUT,
         map_index_template="{{ task.application_args[-1] }}",
     ).expand(application_args=passed)
-    segments >> affinity >> embeddings >> made >> pricing
+    segments >> affinity >> made >> pricing
     segments >> substitutes >> ranking >> made
     segments >> elasticity >> pricing
     pricing >> evaluation >> passed >> publish

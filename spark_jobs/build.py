@@ -15,7 +15,6 @@ from spark_jobs import (
     cold,
     delta,
     elasticity,
-    embeddings,
     evaluation,
     events,
     pricing,
@@ -47,12 +46,8 @@ def _affinity(job: Job) -> None:
     affinity.write(job)
 
 
-def _embeddings(job: Job) -> None:
-    delta.replace_day(embeddings.neighbours(job), job.settings, "neighbours", job.as_of)
-
-
 def _substitutes(job: Job) -> None:
-    delta.replace_day(substitutes.substitutes(job), job.settings, "substitutes", job.as_of)
+    substitutes.write(job)
 
 
 def _elasticity(job: Job) -> None:
@@ -100,7 +95,6 @@ def evaluate(settings: Settings, as_of: date, say: Say) -> None:
 JOBS: dict[str, Callable[[Job], None]] = {
     "segments": _segments,
     "affinity": _affinity,
-    "embeddings": _embeddings,
     "substitutes": _substitutes,
     "elasticity": _elasticity,
     "ranking": _ranking,

@@ -1,4 +1,4 @@
-"""Products whose buyers are alike: item factors by ALS (`implicit`), and each product's nearest neighbours.
+"""Products whose buyers are alike: item factors by ALS (`implicit`), and each product's nearest neighbours by them.
 
 Hu, Koren & Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008. Neighbours of the same category
 repair a bundle; neighbours of other categories confirm a companion where counts are thin.
@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from spark_jobs import facts, order_files
-from spark_jobs.facts import Job
 from spark_jobs.kernels import cells
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.nearest import nearest
@@ -26,41 +21,26 @@ THREADS = 2
 """Each row of factors is solved by itself, so threads change no number."""
 OTHERS, ALIKE = 20, 10
 """Neighbours kept of other categories, and of the same."""
-FOUND = "sku string, neighbour string, similarity double, same_category boolean, rank int"
+FOUND = {
+    "sku": pa.string(),
+    "neighbour": pa.string(),
+    "similarity": pa.float64(),
+    "same_category": pa.bool_(),
+    "rank": pa.int32(),
+}
 
 
-def neighbours(job: Job) -> DataFrame:
-    """The neighbours table of the day. All regions learn together: one matrix, one task (80 bytes an entry)."""
-    product = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"))
-    max_basket = job.rules.learning.max_basket
+def neighbours(skus: pa.Array, vectors: NDArray[np.float32], category: Ints) -> pa.Table:
+    """Rows of the table neighbours but for as_of: of `skus` with their unit vectors and their finest category's number.
 
-    def find(packed: pa.Table, products: pa.Table) -> pa.Table:
-        return _found(order_files.orders(packed, max_basket), products)
-
-    bought, known = (rows.groupBy(F.lit("all").alias("all")) for rows in (order_files.packed(job), product))
-    found = bought.cogroup(known).applyInArrow(find, FOUND)
-    return found.select(F.lit(job.as_of).alias("as_of"), "sku", "neighbour", "similarity", "same_category", "rank")
-
-
-def _found(bought: pa.Table, products: pa.Table) -> pa.Table:
-    cell = cells.cell(bought["customer"], bought["skus"])
-    place = pc.index_in(cell.skus, products["sku"].combine_chunks())
-    usable = pc.is_valid(place).to_numpy(zero_copy_only=False) & (cell.item_counts >= MIN_ORDERS)
-    kept = np.flatnonzero(usable)
-    skus = cell.skus.take(pa.array(kept))
-    category = cells.codes(products["category"].take(place.take(pa.array(kept))))[0]
-    vectors = of_cell(cell, usable)[kept]
+    All products are compared with all: time grows with the square of their number, memory by 4 kB a product.
+    """
     parts = list(nearest(vectors, category, alike=ALIKE, others=OTHERS))
+    if not parts:
+        return pa.table({name: pa.array([], kind) for name, kind in FOUND.items()})
     left, right, similarity, same, rank = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return pa.table(
-        {
-            "sku": skus.take(pa.array(left)),
-            "neighbour": skus.take(pa.array(right)),
-            "similarity": similarity.astype(np.float64),
-            "same_category": same,
-            "rank": rank.astype(np.int32),
-        }
-    )
+    columns = (skus.take(pa.array(left)), skus.take(pa.array(right)), similarity.astype(np.float64), same, rank)
+    return pa.table([pa.array(each, kind) for each, kind in zip(columns, FOUND.values(), strict=True)], list(FOUND))
 
 
 def of_cell(cell: cells.Cell, kept: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ one order, is counted in `kernels.swaps`; who buys them (item factors) and what 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, GroupedData, Window
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, embeddings, facts, order_files
+from spark_jobs import delta, embeddings, facts, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, content, later, nearest, protocol, swaps
 from spark_jobs.kernels import shelf as shelves
@@ -23,23 +24,28 @@ from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.kernels.shelf import Shelf
 from tandem.segments import ALL
+from warehouse.tables import NEIGHBOURS, SUBSTITUTES
 
+TABLES = (SUBSTITUTES, NEIGHBOURS)
 TOP = 10
 """Substitutes kept of a product."""
 NEAR = 20
 """Candidates beside the category's most bought: so many most alike by content, and by buyers where no category is."""
-FOUND = """sku string, substitute string, similarity double, swaps long, customers long, together long,
-expected double, apart boolean, score double, rank int"""
-
+WRITTEN = "written binary"
 MEASURED = "metric string, value double, low double, high double, queries long"
 
 
-def substitutes(job: Job) -> DataFrame:
-    """The substitutes table of the day. All regions learn together, in one task: about 120 bytes a line of an order."""
+def write(job: Job) -> None:
+    """Replace the day's rows of substitutes, and of neighbours: products that the same customers buy.
+
+    All regions learn together, in one task: about 120 bytes a line of an order, 4 kB a product.
+    """
     bought, products = order_files.packed(job), described(job)
-    finder = _finder(least_k(job), job.rules.learning.max_basket)
-    found = in_one(bought).cogroup(in_one(products)).applyInArrow(finder, FOUND)
-    return found.select(F.lit(job.as_of).alias("as_of"), *delta.names(FOUND))
+    rows = in_one(bought).cogroup(in_one(products)).applyInArrow(_writer(job), WRITTEN).collect()
+    written = [pickle.loads(row.written) for row in rows]  # noqa: S301 - this job's own
+    for table in TABLES:
+        files = [found[table.name] for found in written if table.name in found]
+        parquet_files.replace_day(job.settings, table.name, job.as_of, files)
 
 
 def least_k(job: Job) -> int:
@@ -59,20 +65,41 @@ def in_one(rows: DataFrame) -> GroupedData:
     return rows.withColumn("all", F.lit("all")).groupBy("all")
 
 
-def _finder(min_customers: int, max_basket: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
-    def find(packed: pa.Table, products: pa.Table) -> pa.Table:
+def _writer(job: Job) -> Callable[[pa.Table, pa.Table], pa.Table]:
+    min_customers, max_basket = least_k(job), job.rules.learning.max_basket
+    folders = {table.name: order_files.folder(job.settings, table.name) for table in TABLES}
+    day = {"as_of": f"{job.as_of}"}
+
+    def write_files(packed: pa.Table, products: pa.Table) -> pa.Table:
         held = shelves.shelf(order_files.orders(packed, max_basket), products)
-        return _rows(held, found(held, min_customers))
+        known = _enough(held)
+        factors = embeddings.of_cell(held.cell, known)
+        kept = np.flatnonzero(known)
+        skus = held.cell.skus.cast(pa.string())
+        rows = (
+            _rows(skus, found(held, factors, min_customers)),
+            embeddings.neighbours(skus.take(pa.array(kept)), factors[kept], held.category[kept]),
+        )
+        written = {
+            table.name: parquet_files.write(folders[table.name], table, day, made)
+            for table, made in zip(TABLES, rows, strict=True)
+            if len(made)
+        }
+        return pa.table({"written": pa.array([pickle.dumps(written)], pa.binary())})
 
-    return find
+    return write_files
 
 
-def found(held: Shelf, min_customers: int, top: int = TOP) -> swaps.Substitutes:
-    """The `top` substitutes of each usable product, numbers as on the shelf."""
+def _enough(held: Shelf) -> NDArray[np.bool_]:
+    """Usable items in orders enough that item factors say something of them."""
+    return held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
+
+
+def found(held: Shelf, factors: NDArray[np.float32], min_customers: int, top: int = TOP) -> swaps.Substitutes:
+    """The `top` substitutes of each usable product, numbers as on the shelf; `factors`: see `embeddings.of_cell`."""
     orders = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
     written = content.vectors(held.facts, held.usable)
     near, _ = content.similar(written, orders, 1, NEAR)
-    factors = embeddings.of_cell(held.cell, orders >= embeddings.MIN_ORDERS)
     near = np.hstack([near, _near_by_buyers(factors, held.category)])
     left, right = swaps.candidates(orders, held.category, held.usable, near)
     return swaps.chosen(
@@ -108,8 +135,7 @@ def _likeness(factors: NDArray[np.float32], left: Ints, right: Ints) -> NDArray[
     )
 
 
-def _rows(held: Shelf, made: swaps.Substitutes) -> pa.Table:
-    skus = held.cell.skus.cast(pa.string())
+def _rows(skus: pa.Array, made: swaps.Substitutes) -> pa.Table:
     columns = {
         "sku": skus.take(pa.array(made.item)),
         "substitute": skus.take(pa.array(made.substitute)),
@@ -177,14 +203,15 @@ def asked_later(job: Job, judge: Judge) -> list[Measure]:
 def judged(split: later.Split, min_customers: int) -> Iterator[tuple[str, protocol.Estimate]]:
     """Each measure of `evaluated` with its estimate; none of repair where no category is known."""
     held = split.held
-    made = found(held, min_customers)
+    factors = embeddings.of_cell(held.cell, _enough(held))
+    made = found(held, factors, min_customers)
     items = len(held.usable)
     orders = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
     asked = later.repairs(split)
     lists = {
         "substitutes": later.listed(made.item, made.substitute, made.rank, items, later.REPAIRS),
         "category_popularity": later.popular_of_category(orders, held.category, held.usable, later.REPAIRS),
-        "factors": _nearest_of_category(held, orders),
+        "factors": _nearest_of_category(held, factors),
     }
     hits = {name: later.repaired(asked, split.after, each) for name, each in lists.items()}
     if len(asked.item):
@@ -197,11 +224,12 @@ def judged(split: later.Split, min_customers: int) -> Iterator[tuple[str, protoc
     yield from _nature("companions", held, left, right, together.together, together.expected)
 
 
-def _nearest_of_category(held: Shelf, orders: Ints) -> Ints:
-    kept = np.flatnonzero(orders >= embeddings.MIN_ORDERS).astype(np.int32)
-    factors = embeddings.of_cell(held.cell, orders >= embeddings.MIN_ORDERS)[kept]
-    lists = np.full((len(orders), later.REPAIRS), -1, np.int32)
-    for item, other, _, same, rank in nearest.nearest(factors, held.category[kept], alike=later.REPAIRS, others=1):
+def _nearest_of_category(held: Shelf, factors: NDArray[np.float32]) -> Ints:
+    kept = np.flatnonzero(_enough(held)).astype(np.int32)
+    lists = np.full((len(held.usable), later.REPAIRS), -1, np.int32)
+    for item, other, _, same, rank in nearest.nearest(
+        factors[kept], held.category[kept], alike=later.REPAIRS, others=1
+    ):
         lists[kept[item[same]], rank[same] - 1] = kept[other[same]]
     return lists
 

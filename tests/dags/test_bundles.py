@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
 JOBS = [
     "segments",
     "affinity",
-    "embeddings",
     "substitutes",
     "elasticity",
     "ranking",
@@ -98,11 +97,10 @@ def test_each_job_waits_for_what_it_reads_and_the_gate_for_all(dag: dict[str, An
     upstream = {name: set(task["upstream"]) - {"pin_inputs"} for name, task in dag["tasks"].items()}
     assert upstream["segments"] == set()
     assert upstream["affinity"] == {"segments"}
-    assert upstream["embeddings"] == {"affinity"}
     assert upstream["elasticity"] == {"segments"}
     assert upstream["substitutes"] == {"segments"}
     assert upstream["ranking"] == {"substitutes"}
-    assert upstream["bundles"] == {"embeddings", "ranking"}
+    assert upstream["bundles"] == {"affinity", "ranking"}
     assert upstream["pricing"] == {"bundles", "elasticity"}
     assert upstream["evaluation"] == {"pricing"}
     assert upstream["gate"] == {"evaluation"}

@@ -62,7 +62,7 @@ def test_the_rules_of_the_guide_do_what_it_says(
     path = settings.config_folder / "rules.toml"
     (example,) = re.findall(r"^```toml\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     path.write_text(path.read_text(encoding="utf-8") + example, encoding="utf-8")
-    for name in ("segments", "affinity", "embeddings", "substitutes", "ranking", "bundles"):
+    for name in ("segments", "affinity", "substitutes", "ranking", "bundles"):
         build.run_job(spark, settings, name, AS_OF)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rules.toml")]
     shown = re.findall(r"^    (rules\.toml, line \d+: .*)$", guide, re.MULTILINE)

@@ -25,7 +25,7 @@ TANDEM = str(Path(sysconfig.get_path("scripts")) / "tandem")
 def test_a_build_killed_twice_and_run_again_ends_in_the_same_tables(built: Settings, tmp_path: Path):
     settings = make(tmp_path)
     _killed(settings, after="segments", seconds=0.3)
-    _killed(settings, after="embeddings", seconds=0.7)
+    _killed(settings, after="affinity", seconds=0.7)
     assert _rows(settings, "segment_members")
     assert not _rows(settings, "evaluations")
 

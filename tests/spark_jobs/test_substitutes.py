@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs import substitutes
+from spark_jobs import embeddings, substitutes
 from spark_jobs.kernels import cells, shelf, swaps
 
 
@@ -52,8 +52,13 @@ def _shelf(orders: list[tuple[str | None, list[str]]], products: list[dict[str, 
     return shelf.shelf(bought, pa.table({"sku": [row["sku"] for row in products], **columns}))
 
 
+def _made(held: shelf.Shelf, k: int) -> swaps.Substitutes:
+    known = held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
+    return substitutes.found(held, embeddings.of_cell(held.cell, known), k)
+
+
 def _found(held: shelf.Shelf, k: int = 3) -> dict[str, list[str]]:
-    made = substitutes.found(held, k)
+    made = _made(held, k)
     skus = held.cell.skus.to_pylist()
     listed: dict[str, list[str]] = {}
     for item, substitute in zip(made.item, made.substitute, strict=True):
@@ -84,7 +89,7 @@ def test_planted_substitutes_are_found_with_or_without_category_and_title(told: 
 
 def test_what_goes_together_is_no_substitute_that_bars_a_companion():
     products = [{"sku": sku, "category": "All"} for sku in SKUS]
-    made = substitutes.found(_shelf(_orders(), products), 3)
+    made = _made(_shelf(_orders(), products), 3)
     apart = {
         (a, b): together <= expected
         for a, b, together, expected in zip(made.item, made.substitute, made.together, made.expected, strict=True)
@@ -97,8 +102,8 @@ def test_what_goes_together_is_no_substitute_that_bars_a_companion():
 def test_swaps_of_fewer_than_k_customers_say_nothing():
     products = [{"sku": sku, "category": CATEGORY.get(sku, "")} for sku in SKUS]
     held = _shelf(_orders(customers=4), products)
-    assert substitutes.found(held, 2).swaps.sum() > 0
-    assert substitutes.found(held, 5).swaps.sum() == 0
+    assert _made(held, 2).swaps.sum() > 0
+    assert _made(held, 5).swaps.sum() == 0
 
 
 @pytest.mark.parametrize(
