@@ -44,8 +44,9 @@ def _bundles(edge: str, anchors: list[str], region: Region, say: Say) -> dict[st
     best = answer["bundles"][0]
     parts = " + ".join(f"{part['quantity']} × {part['sku']}" for part in best["components"])
     price, before = _money(best["offer_total"], best), _money(best["list_total"], best)
+    saved = f"instead of {before}" if price != before else "without a discount"
     say(f"  product {sku}: {len(answer['bundles'])} bundles, evidence: {answer['matched']}")
-    say(f"  the best: {parts} for {price} instead of {before}, {best['sellable']} can be sold")
+    say(f"  the best: {parts} for {price} {saved}, {best['sellable']} can be sold")
     return dict(answer)
 
 
