@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Annotated, NamedTuple
 
 import msgspec
 
-from tandem.bundle import AnchorList, Bundle, Listed
+from tandem.bundle import LEVELS, Bundle, Component, Listed, Story
 from tandem.offer import Live
 from tandem.release import entry_digest
 
-BUCKETS = 1024
-"""Buckets per kind: 300,000 lists make hashes of about 300 fields, which Redis keeps compact where its
-`hash-max-ziplist-value` admits their size."""
+FORMAT = 2
+"""Of what lies in lists and bodies. A reader refuses any other: the release has to be published again."""
+ENTRIES_A_BUCKET = 80
+"""Mean entries of a hash, so that about none has more than the 128 up to which every Redis keeps a hash compact."""
 DELTAS_KEPT = 100_000
 """Stream entries kept, about; who is further behind takes a new snapshot."""
 EVENTS_KEPT = 1_000_000
 UNIT = "\x1f"
 """Between segment and anchor in a field name; neither may hold it."""
+_ID = re.compile(r"[0-9a-f]{16}")
+_LEVEL = {level: place for place, level in enumerate(LEVELS)}
+"""A level of evidence is stored as its place; any other text as it is."""
+
+
+class Buckets(msgspec.Struct, frozen=True, array_like=True):
+    """How many hashes hold a release's lists, and how many its bodies: multiples of `shards`."""
+
+    shards: int = 1024
+    """Files of the release on the CDN. What one of them holds is in hashes of its own: who makes it fills them."""
+    lists: int = 1024
+    bodies: int = 1024
+
+    @classmethod
+    def of(cls, shards: int, lists: int, bodies: int) -> Buckets:
+        """For a release of so many lists and bodies, about."""
+        per_hash = shards * ENTRIES_A_BUCKET
+        return cls(shards, shards * max(1, -(-lists // per_hash)), shards * max(1, -(-bodies // per_hash)))
+
+    def of_list(self, anchor: str) -> int:
+        return _sum(anchor) % self.lists
+
+    def of_body(self, bundle: Bundle) -> int:
+        """Some hash of the shard that its first component is in."""
+        shard = _sum(bundle.components[0].sku) % self.shards
+        return shard + self.shards * (_sum(bundle.id) % (self.bodies // self.shards))
 
 
 class ReleaseMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +69,9 @@ class ReleaseMeta(msgspec.Struct, frozen=True, kw_only=True):
     """`tandem.release.checksum` over all entries, 16 hexadecimal digits."""
     currency: str
     segments: tuple[str, ...] = ()
+    buckets: Buckets = Buckets()
+    format: int = 1
+    """FORMAT of who sealed it."""
 
 
 class Staged(NamedTuple):
@@ -82,18 +115,103 @@ class Applied(NamedTuple):
 
 
 encode = msgspec.json.Encoder().encode
-decode_bundle = msgspec.json.Decoder(Bundle).decode
-decode_list = msgspec.json.Decoder(tuple[Listed, ...]).decode
 decode_meta = msgspec.json.Decoder(ReleaseMeta).decode
+encode_buckets = msgspec.json.Encoder().encode
+decode_buckets = msgspec.json.Decoder(Buckets).decode
 
 
-def bucket(name: str) -> int:
-    return zlib.crc32(name.encode()) % BUCKETS
+class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A bundle without its id, which is the field."""
+
+    components: tuple[Component, ...]
+    discount_bps: int
+    orders_together: int
+    lift: int
+    """Hundredths."""
 
 
-def list_entry(ranked: AnchorList) -> tuple[str, str, bytes]:
-    """(name that decides the bucket, field, value) of one list."""
-    return ranked.anchor, f"{ranked.segment}{UNIT}{ranked.anchor}", encode(ranked.bundles)
+class _Places(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A ranked list, column by column."""
+
+    ids: bytes
+    """Eight bytes a place: the bundle's id."""
+    confidences: bytes
+    """Two bytes a place, little-endian: 1/10,000."""
+    levels: tuple[int | str, ...]
+    """Runs: a level of evidence (its place in LEVELS, or its text), and how many places have it."""
+    own: tuple[int, ...]
+    """Place, orders together, hundredths of lift and discount in basis points, of each place with its own story."""
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack_body = msgspec.msgpack.Decoder(_Body).decode
+_unpack_places = msgspec.msgpack.Decoder(_Places).decode
+
+
+def list_field(segment: str, anchor: str) -> bytes:
+    return f"{segment}{UNIT}{anchor}".encode()
+
+
+def body_field(bundle_id: str) -> bytes:
+    """The eight bytes that an id's 16 digits stand for. Raises ValueError for any other text, which is no id."""
+    if _ID.fullmatch(bundle_id) is None:
+        raise ValueError(f"a bundle's id has 16 hexadecimal digits, not {bundle_id!r}")
+    return bytes.fromhex(bundle_id)
+
+
+def encode_body(bundle: Bundle) -> bytes:
+    return _pack(_Body(bundle.components, bundle.discount_bps, bundle.orders_together, _hundredths(bundle.lift)))
+
+
+def decode_body(bundle_id: str, value: bytes) -> Bundle:
+    body = _unpack_body(value)
+    return Bundle(bundle_id, body.components, body.discount_bps, body.orders_together, body.lift / 100)
+
+
+def encode_list(places: Sequence[Listed]) -> bytes:
+    """Confidences to 1/10,000, lifts to 1/100. Raises ValueError as `body_field` does."""
+    ids = b"".join([body_field(place.bundle_id) for place in places])
+    shares = struct.pack(f"<{len(places)}H", *[round(place.confidence * 10_000) for place in places])
+    own = [
+        number
+        for at, place in enumerate(places)
+        if (story := place.own) is not None
+        for number in (at, story.orders_together, _hundredths(story.lift), story.discount_bps)
+    ]
+    return _pack((ids, shares, _runs([place.matched for place in places]), own))
+
+
+def _runs(levels: list[str]) -> list[int | str]:
+    if levels and levels.count(levels[0]) == len(levels):
+        return [_LEVEL.get(levels[0], levels[0]), len(levels)]
+    runs: list[int | str] = []
+    for level, run in groupby(levels):
+        runs += [_LEVEL.get(level, level), sum(1 for _ in run)]
+    return runs
+
+
+def decode_list(value: bytes) -> tuple[Listed, ...]:
+    held = _unpack_places(value)
+    ids, count = held.ids.hex(), len(held.ids) // 8
+    levels: list[str] = []
+    for level, run in zip(held.levels[::2], held.levels[1::2], strict=True):
+        levels += [LEVELS[level] if isinstance(level, int) else level] * int(run)
+    own: dict[int, Story] = {}
+    for at in range(0, len(held.own), 4):
+        place, orders, lift, discount = held.own[at : at + 4]
+        own[place] = Story(orders, lift / 100, discount)
+    shares = struct.unpack(f"<{count}H", held.confidences)
+    return tuple(
+        Listed(ids[16 * at : 16 * at + 16], share / 10_000, levels[at], own.get(at)) for at, share in enumerate(shares)
+    )
+
+
+def _hundredths(number: float) -> int:
+    return round(number * 100)
+
+
+def _sum(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 def digest_of(kind: bytes, field: bytes, value: bytes) -> int:

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from edge_service import region_store as keys
-from edge_service.region_payloads import BUCKETS, EVENTS_KEPT, ReleaseMeta, decode_meta
+from edge_service.region_payloads import EVENTS_KEPT, ReleaseMeta, decode_meta
 from edge_service.region_scripts import APPLY
 from edge_service.region_store import batches, reached
 from tandem.regions import Region
@@ -59,16 +59,16 @@ class RegionReader:
             found = await self._near.get(keys.META.format(release=release_id))
         return None if found is None else decode_meta(found)
 
-    def lists(self, release_id: str) -> AsyncIterator[dict[bytes, bytes]]:
-        """Chunks of (segment US anchor) → ranked list."""
-        return self._buckets(keys.LISTS, release_id)
+    def lists(self, meta: ReleaseMeta) -> AsyncIterator[dict[bytes, bytes]]:
+        """Chunks of `list_field` → ranked list."""
+        return self._buckets(keys.LISTS, meta.release_id, meta.buckets.lists)
 
-    def bodies(self, release_id: str) -> AsyncIterator[dict[bytes, bytes]]:
-        """Chunks of bundle id → bundle."""
-        return self._buckets(keys.BODIES, release_id)
+    def bodies(self, meta: ReleaseMeta) -> AsyncIterator[dict[bytes, bytes]]:
+        """Chunks of `body_field` → bundle."""
+        return self._buckets(keys.BODIES, meta.release_id, meta.buckets.bodies)
 
-    async def _buckets(self, template: str, release_id: str) -> AsyncIterator[dict[bytes, bytes]]:
-        for numbers in batches(range(BUCKETS), BATCH_BUCKETS):
+    async def _buckets(self, template: str, release_id: str, count: int) -> AsyncIterator[dict[bytes, bytes]]:
+        for numbers in batches(range(count), BATCH_BUCKETS):
             async with self._reached(), self._near.pipeline(transaction=False) as pipe:
                 for number in numbers:
                     pipe.hgetall(template.format(release=release_id, bucket=number))

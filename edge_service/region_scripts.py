@@ -78,3 +78,9 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then return 'backup' end
 return tostring(redis.call('DEL', KEYS[3]))
 """
 """KEYS: CURRENT, BACKUP, META."""
+
+REPAIR = """
+for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+"""KEYS: one hash. ARGV: fields and values; what is there stays."""

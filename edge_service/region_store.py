@@ -9,34 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import msgspec
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from edge_service.region_payloads import (
-    BUCKETS,
+    FORMAT,
     Applied,
+    Buckets,
     Delta,
     LiveRow,
     ReleaseMeta,
     Staged,
-    bucket,
+    body_field,
+    decode_buckets,
     decode_meta,
     delta_arguments,
     digest_of,
     encode,
+    encode_body,
+    encode_buckets,
+    encode_list,
     heartbeat_arguments,
-    list_entry,
+    list_field,
     milliseconds,
     snapshot_arguments,
 )
-from edge_service.region_scripts import APPLY, POINT, ROLL_BACK, UNSEAL
+from edge_service.region_push import Pace, Push
+from edge_service.region_scripts import APPLY, POINT, REPAIR, ROLL_BACK, UNSEAL
 from tandem.bundle import AnchorList, Bundle
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
@@ -49,10 +56,12 @@ BACKUP = "tandem:backup"
 """String: the id of the release that a rollback goes to."""
 META = "tandem:release:{release}:meta"
 """String: ReleaseMeta as JSON. A release is sealed when, and only when, it exists."""
+BUCKETS = "tandem:release:{release}:buckets"
+"""String: Buckets as JSON, written before anything else of a release; none: as many as `Buckets()` says."""
 LISTS = "tandem:release:{release}:lists:{bucket}"
-"""Hash: segment US anchor → the ranked list (JSON array of Listed). Bucket: crc32(anchor) mod BUCKETS."""
+"""Hash: segment US anchor → the ranked list (MessagePack)."""
 BODIES = "tandem:release:{release}:bodies:{bucket}"
-"""Hash: bundle id → Bundle (JSON array). Each body once per release; lists name it. Bucket: crc32(id) mod BUCKETS."""
+"""Hash: bundle id (8 bytes) → the bundle (MessagePack). Each body once per release; lists name it."""
 LIVE = "tandem:live"
 """Hash: sku → nine words: `value sequence at` of stock, list price and sale price. `at` in ms since 1970; `-`: none."""
 LIVE_AGES = "tandem:live:ages"
@@ -62,7 +71,10 @@ DELTAS = "tandem:deltas"
 EVENTS = "tandem:events"
 """Stream: exposures and outcomes, one JSON text each under `event`."""
 
-BATCH_ENTRIES = 2_000
+BATCH_ENTRIES = 20_000
+"""Entries held at once, to send those of one hash in one command."""
+CALL_ENTRIES = 1_000
+"""Entries of one hash in one command."""
 BATCH_BUCKETS = 128
 BATCH_DELTAS = 500
 TIMEOUT_SECONDS = 5.0
@@ -108,6 +120,8 @@ class RegionStore:
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
         )
 
+        self._pace = Pace(region.push_per_second)
+
     def __enter__(self) -> RegionStore:
         return self
 
@@ -119,6 +133,20 @@ class RegionStore:
 
     # Releases
 
+    def begin(self, release_id: str, buckets: Buckets) -> None:
+        """Say how many hashes a release will have. What an attempt that said otherwise left is removed first.
+
+        One that said the same, cut off or still at work, wrote what will be written again: it stays. So does a sealed
+        release, of which staging it again puts back what got lost.
+        """
+        key, wanted = BUCKETS.format(release=release_id), encode_buckets(buckets)
+        with self._reached():
+            same = self._redis.get(key) == wanted
+        if not same and self.sealed(release_id) is None:
+            self._remove(release_id)
+            with self._reached():
+                self._redis.set(key, wanted)
+
     def stage(self, release_id: str, bundles: Iterable[Bundle], lists: Iterable[AnchorList]) -> Staged:
         """Write bodies and lists under the release's own keys, which nobody reads yet.
 
@@ -126,58 +154,68 @@ class RegionStore:
         the same content has the same bytes, and once the release is sealed only what got lost is put back.
         Memory is that of one batch. Adds up to what `verify` finds when all have staged.
         """
-        repair = self.sealed(release_id) is not None
-        bodies = ((BODIES, bundle.id, bundle.id, encode(bundle)) for bundle in bundles)
-        ranked = ((LISTS, *list_entry(each)) for each in lists)
-        bundle_count, bundle_digest = self._write(release_id, bodies, b"body", repair=repair)
-        list_count, list_digest = self._write(release_id, ranked, b"list", repair=repair)
+        sealed, buckets = self.sealed(release_id), self._buckets_of(release_id)
+        bodies = ((buckets.of_body(each), body_field(each.id), encode_body(each)) for each in bundles)
+        ranked = (
+            (buckets.of_list(each.anchor), list_field(each.segment, each.anchor), encode_list(each.bundles))
+            for each in lists
+        )
+        with self._reached(), Push(self._redis, self._command(sealed), self._pace) as push:
+            bundle_count, bundle_digest = _pushed(push, BODIES, release_id, bodies, b"body")
+            list_count, list_digest = _pushed(push, LISTS, release_id, ranked, b"list")
         return Staged(list_count, bundle_count, (bundle_digest + list_digest) % 2**64)
 
-    def _write(
-        self, release_id: str, entries: Iterable[tuple[str, str, str, bytes]], kind: bytes, *, repair: bool
-    ) -> tuple[int, int]:
-        count = digest = 0
-        for batch in batches(entries, BATCH_ENTRIES):
-            with self._reached(), self._redis.pipeline(transaction=False) as pipe:
-                for template, name, field, value in batch:
-                    key = template.format(release=release_id, bucket=bucket(name))
-                    (pipe.hsetnx if repair else pipe.hset)(key, field, value)
-                    digest += digest_of(kind, field.encode(), value)
-                pipe.execute()
-            count += len(batch)
-        return count, digest
+    def _command(self, sealed: ReleaseMeta | None) -> Sequence[bytes]:
+        """What stages a hash: of a sealed release only what is not there."""
+        if sealed is None:
+            return (b"HSET",)
+        return b"EVALSHA", str(self._redis.script_load(REPAIR)).encode(), b"1"
+
+    def _buckets_of(self, release_id: str) -> Buckets:
+        with self._reached():
+            found = cast("bytes | None", self._redis.get(BUCKETS.format(release=release_id)))
+        if found is not None:
+            return decode_buckets(found)
+        sealed = self.sealed(release_id)
+        return Buckets() if sealed is None else sealed.buckets
 
     def verify(self, release_id: str) -> Staged:
         """Read every entry of the release back and count and digest it anew. Memory is that of a few buckets."""
-        list_count, list_digest = self._read(release_id, LISTS, b"list")
-        bundle_count, bundle_digest = self._read(release_id, BODIES, b"body")
+        buckets = self._buckets_of(release_id)
+        list_count, list_digest = self._read(release_id, LISTS, buckets.lists, b"list")
+        bundle_count, bundle_digest = self._read(release_id, BODIES, buckets.bodies, b"body")
         return Staged(list_count, bundle_count, (bundle_digest + list_digest) % 2**64)
 
-    def _read(self, release_id: str, template: str, kind: bytes) -> tuple[int, int]:
+    def _read(self, release_id: str, template: str, hashes: int, kind: bytes) -> tuple[int, int]:
         count = digest = 0
-        for entries in self._buckets(release_id, template):
+        for entries in self._hashes(release_id, template, hashes):
             count += len(entries)
             digest += sum(digest_of(kind, field, value) for field, value in entries.items())
         return count, digest
 
-    def _buckets(self, release_id: str, template: str) -> Iterator[dict[bytes, bytes]]:
-        for numbers in batches(range(BUCKETS), BATCH_BUCKETS):
+    def _hashes(self, release_id: str, template: str, hashes: int) -> Iterator[dict[bytes, bytes]]:
+        for numbers in batches(range(hashes), BATCH_BUCKETS):
             with self._reached(), self._redis.pipeline(transaction=False) as pipe:
                 for number in numbers:
                     pipe.hgetall(template.format(release=release_id, bucket=number))
                 found = pipe.execute()
             yield from filter(None, found)
 
-    def seal(self, release_id: str, meta: ReleaseMeta) -> None:
-        """Say that the release is whole. Sealed once, `meta` stays; sealing it anew with other content is refused."""
+    def seal(self, release_id: str, meta: ReleaseMeta) -> ReleaseMeta:
+        """Say that the release is whole; gives `meta` with how its entries lie there.
+
+        Sealed once, that stays. Raises InUse where it was sealed with other content.
+        """
+        meta = msgspec.structs.replace(meta, buckets=self._buckets_of(release_id), format=FORMAT)
         with self._reached():
             self._redis.set(META.format(release=release_id), encode(meta), nx=True)
-        there = self.sealed(release_id)
-        if there is not None and there.checksum != meta.checksum:
+        there = self.sealed(release_id) or meta
+        if there.checksum != meta.checksum:
             raise InUse(
                 f"region {self.region.name}: release {release_id} is sealed with checksum {there.checksum}, "
                 f"not {meta.checksum}; delete it first, or build a new release"
             )
+        return there
 
     def sealed(self, release_id: str) -> ReleaseMeta | None:
         """What the release says about itself; None while it is not sealed."""
@@ -241,12 +279,17 @@ class RegionStore:
         outcome = self._script(UNSEAL, [CURRENT, BACKUP, meta], [release_id]).decode()
         if outcome in ("current", "backup"):
             raise InUse(f"region {self.region.name}: release {release_id} is {outcome}; point to another one first")
-        removed = int(outcome)
-        for numbers in batches(range(BUCKETS), BATCH_BUCKETS):
-            keys = [each.format(release=release_id, bucket=number) for number in numbers for each in (LISTS, BODIES)]
+        return int(outcome) + self._remove(release_id)
+
+    def _remove(self, release_id: str) -> int:
+        buckets, removed = self._buckets_of(release_id), 0
+        hashes = ((LISTS, number) for number in range(buckets.lists))
+        others = ((BODIES, number) for number in range(buckets.bodies))
+        for some in batches(chain(hashes, others), BATCH_BUCKETS):
             with self._reached():
-                removed += self._redis.unlink(*keys)
-        return removed
+                removed += self._redis.unlink(*(each.format(release=release_id, bucket=at) for each, at in some))
+        with self._reached():
+            return removed + self._redis.unlink(BUCKETS.format(release=release_id))
 
     # Live stock and prices
 
@@ -282,6 +325,24 @@ class RegionStore:
     def _reached(self) -> Iterator[None]:
         with reached(self.region, self.region.redis_url):
             yield
+
+
+def _pushed(
+    push: Push, template: str, release_id: str, entries: Iterable[tuple[int, bytes, bytes]], kind: bytes
+) -> tuple[int, int]:
+    """Send entries (bucket, field, value), those of one hash together; gives their number and digest."""
+    count = digest = 0
+    for batch in batches(entries, BATCH_ENTRIES):
+        hashes: dict[int, list[tuple[bytes, bytes]]] = {}
+        for bucket, field, value in batch:
+            hashes.setdefault(bucket, []).append((field, value))
+            digest += digest_of(kind, field, value)
+        for bucket, held in hashes.items():
+            key = template.format(release=release_id, bucket=bucket).encode()
+            for some in batches(held, CALL_ENTRIES):
+                push.hash(key, some)
+        count += len(batch)
+    return count, digest
 
 
 @contextmanager

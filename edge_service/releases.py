@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from edge_service.region_payloads import UNIT, ReleaseMeta, decode_bundle, decode_list, digest_of
+from edge_service.region_payloads import (
+    FORMAT,
+    ReleaseMeta,
+    body_field,
+    decode_body,
+    decode_list,
+    digest_of,
+    list_field,
+)
 from edge_service.region_reader import RegionReader
 from tandem.bundle import Bundle, Listed
 from tandem.errors import TandemError, Unavailable
@@ -31,16 +39,16 @@ class Release:
 
     def ranked(self, segment: str, anchor: str) -> tuple[Listed, ...]:
         """The anchor's bundles for the segment, or where it has none for the whole region; empty where neither has."""
-        found = self._lists.get(_field(segment, anchor)) or self._lists.get(_field(ALL, anchor))
+        found = self._lists.get(list_field(segment, anchor)) or self._lists.get(list_field(ALL, anchor))
         return () if found is None else decode_list(found)
 
     def bundle(self, bundle_id: str) -> Bundle | None:
-        found = self._bodies.get(bundle_id.encode())
-        return None if found is None else decode_bundle(found)
-
-
-def _field(segment: str, anchor: str) -> bytes:
-    return f"{segment}{UNIT}{anchor}".encode()
+        """The bundle; None where the release has none of that id, or it is no id at all."""
+        try:
+            found = self._bodies.get(body_field(bundle_id))
+        except ValueError:
+            return None
+        return None if found is None else decode_body(bundle_id, found)
 
 
 class CurrentRelease:
@@ -75,8 +83,13 @@ async def load(reader: RegionReader, release_id: str) -> Release:
     meta = await reader.meta(release_id)
     if meta is None:
         raise NotWhole(f"release {release_id} is not sealed")
-    lists, list_digest = await _collect(reader.lists(release_id), b"list")
-    bodies, body_digest = await _collect(reader.bodies(release_id), b"body")
+    if meta.format != FORMAT:
+        raise NotWhole(
+            f"release {release_id} has format {meta.format}, not {FORMAT}: another version of Tandem published it; "
+            "build and publish a later day with this one"
+        )
+    lists, list_digest = await _collect(reader.lists(meta), b"list")
+    bodies, body_digest = await _collect(reader.bodies(meta), b"body")
     found = len(lists), len(bodies), checksum([list_digest, body_digest])
     if found != (meta.anchors, meta.bundles, meta.checksum):
         raise NotWhole(f"release {release_id} was sealed as {meta.anchors, meta.bundles, meta.checksum}, found {found}")

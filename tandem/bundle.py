@@ -13,7 +13,7 @@ LEVELS = ("segment", "region", "global", "category", "content", "popular")
 most alike products, if all are of the same category or not; of everything in the region."""
 
 
-class Substitute(msgspec.Struct, frozen=True, array_like=True):
+class Substitute(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A product that may stand in for a component that ran out."""
 
     sku: str
@@ -21,7 +21,7 @@ class Substitute(msgspec.Struct, frozen=True, array_like=True):
     """Lowest unit price in minor units; None where no cost and no advertised minimum is known."""
 
 
-class Component(msgspec.Struct, frozen=True, array_like=True):
+class Component(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A product with its quantity inside a bundle."""
 
     sku: str
@@ -31,7 +31,7 @@ class Component(msgspec.Struct, frozen=True, array_like=True):
     substitutes: tuple[Substitute, ...] = ()
 
 
-class Bundle(msgspec.Struct, frozen=True, array_like=True):
+class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the edge keeps of a bundle: enough to price it, and inside knowledge (floors) that it never tells."""
 
     id: str
@@ -41,7 +41,7 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True):
     lift: float
 
 
-class Story(msgspec.Struct, frozen=True, array_like=True):
+class Story(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one segment's orders say of a bundle, where it is not what the bundle's body says."""
 
     orders_together: int
@@ -49,7 +49,7 @@ class Story(msgspec.Struct, frozen=True, array_like=True):
     discount_bps: int
 
 
-class Listed(msgspec.Struct, frozen=True, array_like=True):
+class Listed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One place in the ranked list of an anchor."""
 
     bundle_id: str
@@ -67,7 +67,7 @@ class Listed(msgspec.Struct, frozen=True, array_like=True):
         return Bundle(bundle.id, bundle.components, own.discount_bps, own.orders_together, own.lift)
 
 
-class AnchorList(msgspec.Struct, frozen=True, array_like=True):
+class AnchorList(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The ranked bundles of one anchor for one segment (`*`: the whole region)."""
 
     segment: str

@@ -38,6 +38,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The replica nearest to this edge; empty: read the primary."""
     edge_url: str = ""
     """Where a browser finds the region's edge; empty: this machine's own (TANDEM_EDGE_HOST, TANDEM_EDGE_PORT)."""
+    push_per_second: int = 100_000
+    """Entries that publishing writes to Redis in a second at most, for the sake of live traffic; 0: no limit."""
     k: int = 5
     """A published pair rests on at least this many distinct customers."""
     consent_purposes: list[str] = []
@@ -55,6 +57,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"currency {self.currency!r} is no ISO 4217 code")
         if self.k < 1:
             raise ValueError(f"k must be at least 1, not {self.k}")
+        if self.push_per_second < 0:
+            raise ValueError(f"push_per_second must not be negative, not {self.push_per_second}")
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError) as error:

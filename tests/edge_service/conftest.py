@@ -180,10 +180,10 @@ def publish(
         currency=store.region.currency,
         segments=("families", "everyone"),
     )
-    store.seal(release_id, meta)
+    sealed = store.seal(release_id, meta)
     if point:
         store.point(release_id)
-    return meta
+    return sealed
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:

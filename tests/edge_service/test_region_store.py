@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from edge_service import region_payloads, region_store
+from edge_service.region_payloads import Buckets, Staged
 from edge_service.region_store import Applied, Delta, InUse, LiveRow, NoBackup, NotSealed, RegionStore, ReleaseMeta
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.errors import Unavailable
@@ -100,6 +101,34 @@ def test_a_sealed_release_is_not_altered_by_other_content(store: RegionStore) ->
     with pytest.raises(InUse, match="is sealed with checksum"):
         store.seal("r1", msgspec.structs.replace(meta, checksum=checksum([staged.digest])))
     assert store.sealed("r1") == meta
+
+
+def test_a_release_in_hashes_of_its_own_number_reads_back_and_is_deleted_whole(store: RegionStore) -> None:
+    bundles, lists = content()
+    store.begin("r1", Buckets.of(3, 9 * len(lists), 0))
+    meta = publish(store, "r1", point=False)
+    assert meta.buckets == Buckets(3, 9, 3)
+    assert store.verify("r1") == store.stage("r2", bundles, lists)
+    store.delete("r1")
+    assert not any(key.startswith(b"tandem:release:r1:") for key in dump(store))
+
+
+def test_what_another_attempt_left_stays_only_where_it_counted_alike(store: RegionStore) -> None:
+    store.begin("r1", Buckets(1, 2, 3))
+    store.stage("r1", *content())
+    whole, before = store.verify("r1"), dump(store)
+    store.begin("r1", Buckets(1, 2, 3))
+    assert dump(store) == before
+    store.begin("r1", Buckets(1, 1, 1))
+    assert store.verify("r1") == Staged(0, 0, 0)
+    assert store.stage("r1", *content()) == store.verify("r1") == whole
+
+
+def test_a_sealed_release_keeps_its_hashes(store: RegionStore) -> None:
+    publish(store, "r1")
+    before = dump(store)
+    store.begin("r1", Buckets(1, 1, 1))
+    assert dump(store) == before
 
 
 def test_an_unsealed_release_is_never_pointed_to(store: RegionStore) -> None:

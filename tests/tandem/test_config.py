@@ -56,6 +56,7 @@ def test_a_file_in_the_folder_wins_and_the_others_stay(tmp_path: Path) -> None:
         ("regions.toml", region(zone="Mars/Base"), "time_zone 'Mars/Base' is no IANA time zone"),
         ("regions.toml", region(name="North Pole"), "name 'North Pole' must be 1 to 32 of"),
         ("regions.toml", region(more="k = 0"), "k must be at least 1"),
+        ("regions.toml", region(more="push_per_second = -1"), "push_per_second must not be negative"),
         ("regions.toml", region(more='k = "five"'), r"region\[.*k: "),
         ("regions.toml", region() + region(), "region named twice: north"),
         ("regions.toml", region().replace('bucket = "tandem"', ""), r"object_store.*`bucket`.*endpoint, bucket"),
