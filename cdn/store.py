@@ -141,6 +141,10 @@ class ObjectStore:
         """Read every file of the release back and compare checksums. Raises Damaged that names the first wrong key."""
         wanted = [(keys.shard_key(region, release, number), sha) for number, sha in enumerate(content.shards)]
         wanted.append((keys.search_key(region, release), content.search))
+        self.check(wanted)
+
+    def check(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """Read files back, `key, checksum`. Raises Damaged that names the first one that is not what was written."""
         _each(lambda pair: self._check(*pair), wanted)
 
     def put_shop(self, config: Mapping[str, Any]) -> int:

@@ -5,21 +5,18 @@ Nobody reads what is staged. Killed at any step, the next run writes the same by
 
 from __future__ import annotations
 
-import json
 from datetime import date
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from cdn.manifest import Manifest
 from edge_service.region_store import RegionStore, ReleaseMeta, Staged
-from spark_jobs import delta, stage_files, stage_redis
+from spark_jobs import region_build, seed_live, stage
 from spark_jobs.region_build import RegionBuild
 from spark_jobs.release_switch import Say, promote
 from tandem import regions as regions_file
 from tandem import release
 from tandem.errors import TandemError, Unavailable
-from tandem.regions import Region
 from tandem.release import State
 from tandem.settings import Settings
 from warehouse import ledger
@@ -48,7 +45,7 @@ def publish(spark: SparkSession, settings: Settings, as_of: date, region_name: s
     Raises TandemError where there is no build or what was written does not read back, WrongTransition for a release
     that was quarantined, Unavailable where Redis or the object store can't be reached.
     """
-    build = _found(spark, settings, as_of, regions_file.load(settings.config_folder).get(region_name))
+    build = region_build.found(spark, settings, as_of, regions_file.load(settings.config_folder).get(region_name))
     state = ledger.state(settings, region_name, build.release_id)
     if state == "quarantined":
         release.step(build.release_id, state, "staged")
@@ -56,29 +53,22 @@ def publish(spark: SparkSession, settings: Settings, as_of: date, region_name: s
         shown = store.current()
         if state != "current" or shown != build.release_id:
             _stage_and_seal(build, store, say)
-    say(f"{region_name}: {stage_redis.seed_live(build)} live values brought up to the batch")
+    say(f"{region_name}: {seed_live.seed(build)} live values brought up to the batch")
     _reached(build, "canary", reason="health is read from here on")
     promote(settings, build.region, build.release_id, as_of, say)
 
 
-def _found(spark: SparkSession, settings: Settings, as_of: date, region: Region) -> RegionBuild:
-    rows = delta.read_day(spark, settings, "bundles", as_of).where(F.col("region") == region.name)
-    first = rows.select("release_id", "inputs").first()
-    if first is None:
-        raise TandemError(f"there is no build of {as_of} for region {region.name}; run tandem build --as-of {as_of}")
-    return RegionBuild(spark, settings, region, as_of, first.release_id, json.loads(first.inputs))
-
-
 def _stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:
     _reached(build, "staged", reason="built", inputs=build.inputs)
-    staged = stage_redis.stage(build)
+    staged, manifest = stage.stage(build)
     found = store.verify(build.release_id)
     if found != staged:
+        if store.sealed(build.release_id) is None:
+            store.delete(build.release_id)  # what lay there before is of other rows
         raise TandemError(
             f"region {build.region.name}: of release {build.release_id} {staged.anchors} lists and {staged.bundles} "
             f"bundles were written, but {found.anchors} and {found.bundles} read back; publish it again"
         )
-    manifest = stage_files.stage(build, found.bundles)
     checksum = release.checksum([found.digest])
     store.seal(build.release_id, _meta(build, manifest, found, checksum))
     _reached(

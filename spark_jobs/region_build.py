@@ -1,97 +1,93 @@
-"""The build of a day as one region gets it: its lists with their evidence, and its bundles, as the edge keeps them."""
+"""The build of a day as one region gets it: where its rows lie, and how a worker reads them."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
-from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
 
-from spark_jobs import delta
-from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute
+from spark_jobs import order_files
+from spark_jobs.order_files import File, Folder
+from tandem.errors import TandemError
 from tandem.regions import Region
 from tandem.settings import Settings
+
+ROWS = 50_000
+"""Rows of a file that are in memory at once, more only where a row group has more."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one table, as a worker reads them."""
+
+    folder: Folder
+    files: Sequence[File]
+
+    def read(self, columns: list[str]) -> Iterator[pa.Table]:
+        """Their rows, some `ROWS` at once; a column inside a struct is named `struct.column`."""
+        system, prefix = self.folder.files()
+        for file in self.files:
+            with system.open_input_file(prefix + file.path) as opened:
+                held = pq.ParquetFile(opened)
+                for batch in held.iter_batches(ROWS, columns=columns, use_threads=False):
+                    yield pa.Table.from_batches([batch])
+
+    def values(self, column: str) -> int:
+        """How many values a column has, as the files say themselves; one inside arrays is named `arrays.column`."""
+        system, prefix = self.folder.files()
+        found = 0
+        for file in self.files:
+            with system.open_input_file(prefix + file.path) as opened:
+                found += _values(pq.ParquetFile(opened).metadata, column)
+        return found
+
+    def dealt(self, hands: int) -> list[Source]:
+        """The same files in at most `hands` parts of about the same number of bytes, none of them empty."""
+        largest = sorted(self.files, key=lambda file: (-file.bytes, file.path))
+        return [Source(self.folder, part) for part in order_files.dealt(largest, hands)]
 
 
 @dataclass(frozen=True)
 class RegionBuild:
-    """The build of a day as one region gets it. Its lists and bodies are kept between the steps that read them."""
+    """The build of a day as one region gets it."""
 
     spark: SparkSession
     settings: Settings
     region: Region
     as_of: date
     release_id: str
-    inputs: dict[str, int]
+    inputs: Mapping[str, int]
 
-    def fact(self, table: str) -> DataFrame:
-        return delta.read(self.spark, self.settings, table, self.inputs)
+    def fact(self, table: str) -> Source:
+        """A fact table at the version that the build read; of one with regions, this region's files."""
+        files = order_files.active(self.settings, table, self.inputs.get(table))
+        own = [file for file in files if file.values.get("region", self.region.name) == self.region.name]
+        return Source(order_files.folder(self.settings, table), own)
 
-    def of_day(self, table: str) -> DataFrame:
-        return delta.read_day(self.spark, self.settings, table, self.as_of).where(F.col("region") == self.region.name)
-
-    @cached_property
-    def lists(self) -> DataFrame:
-        """Each list (segment, anchor, bundles); a place has `own` where its segment tells another story."""
-        own = self.of_day("bundles").select("segment", "bundle_id", _story().alias("own"))
-        body = self.bodies.select("bundle_id", F.struct(*STORY).alias("told"))
-        place = self.of_day("bundle_sets").select("segment", "anchor", F.posexplode("bundles").alias("place", "entry"))
-        joined = (
-            place.select("segment", "anchor", "place", "entry.*")
-            .join(own, ["segment", "bundle_id"])
-            .join(body, "bundle_id")
-        )
-        different = F.when(F.col("own") != F.col("told"), F.col("own")).alias("own")
-        entry = F.struct("place", "bundle_id", "confidence", "matched", different)
-        return joined.groupBy("segment", "anchor").agg(F.array_sort(F.collect_list(entry)).alias("bundles")).persist()
-
-    @cached_property
-    def bodies(self) -> DataFrame:
-        """Each bundle once, as most of its lists tell it: the whole region's story, else that of the first segment."""
-        told = self.of_day("bundles").select(
-            "segment", "bundle_id", F.struct("components", _story().alias("own")).alias("body")
-        )
-        first = told.groupBy("bundle_id").agg(F.min_by("body", "segment").alias("body"))
-        return first.select("bundle_id", "body.components", "body.own.*").persist()
+    def of_day(self, table: str) -> Source:
+        return of_day(self.settings, table, self.as_of, self.region.name)
 
 
-STORY = ("orders_together", "lift", "discount_bps")
+def _values(file: pq.FileMetaData, name: str) -> int:
+    groups = [file.row_group(number) for number in range(file.num_row_groups)]
+    columns = (group.column(at) for group in groups for at in range(group.num_columns))
+    return sum(column.num_values for column in columns if column.path_in_schema.replace(".list.element", "") == name)
 
 
-def _story() -> Column:
-    return F.struct("evidence.orders_together", "evidence.lift", "discount_bps")
+def of_day(settings: Settings, table: str, as_of: date, region: str) -> Source:
+    """What a job wrote for a day and a region."""
+    files = [file for file in order_files.of_day(settings, table, as_of) if file.values["region"] == region]
+    return Source(order_files.folder(settings, table), files)
 
 
-def anchor_list(row: dict[str, Any]) -> AnchorList:
-    """A row of `lists` as the edge keeps it."""
-    places = tuple(
-        Listed(place["bundle_id"], round(place["confidence"], 4), place["matched"], _own(place.get("own")))
-        for place in row["bundles"]
-    )
-    return AnchorList(segment=row["segment"], anchor=row["anchor"], bundles=places)
-
-
-def _own(told: dict[str, Any] | None) -> Story | None:
-    return told and Story(told["orders_together"], round(told["lift"], 2), told["discount_bps"])
-
-
-def bundle_of(row: dict[str, Any]) -> Bundle:
-    """A row of `bodies` as the edge keeps it."""
-    return Bundle(
-        id=row["bundle_id"],
-        components=tuple(
-            Component(
-                sku=part["sku"],
-                quantity=part["quantity"],
-                floor=part.get("floor_cents"),
-                substitutes=tuple(Substitute(other["sku"], other.get("floor_cents")) for other in part["substitutes"]),
-            )
-            for part in row["components"]
-        ),
-        discount_bps=row["discount_bps"],
-        orders_together=row["orders_together"],
-        lift=round(row["lift"], 2),
-    )
+def found(spark: SparkSession, settings: Settings, as_of: date, region: Region) -> RegionBuild:
+    """The build of `as_of` for a region. Raises TandemError where there is none."""
+    for rows in of_day(settings, "bundles", as_of, region.name).read(["release_id", "inputs"]):
+        for row in rows.slice(0, 1).to_pylist():
+            return RegionBuild(spark, settings, region, as_of, row["release_id"], json.loads(row["inputs"]))
+    raise TandemError(f"there is no build of {as_of} for region {region.name}; run tandem build --as-of {as_of}")
