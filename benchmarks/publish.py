@@ -1,0 +1,300 @@
+"""Publishing: Redis entries a second and their memory against other ways, CDN shards against one object an anchor.
+
+`make bench-publish`, or `python -m benchmarks.publish --anchors 30000 --growth 30000 300000 --json FILE`.
+
+A list has four places, about 140 bytes as JSON. All ways send what was made ready before into the same Redis, emptied
+in between, and count only where everything reads back: keys and a checksum over what lies there. *whole job* is
+Tandem's own path, from lists to values, sent, answered, read back and compared. For CDN files the client's CPU counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import resource
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+
+from benchmarks import _told
+from benchmarks._told import Row
+from cdn import keys, shards
+from cdn.store import ObjectStore
+from deploy import services
+from edge_service.region_payloads import Buckets, encode_list, list_field
+from edge_service.region_push import Pace, Push
+from edge_service.region_store import LISTS, RegionStore
+from tandem import regions
+from tandem.bundle import AnchorList, Bundle, Component, Listed
+from tandem.regions import Region
+from tandem.settings import Settings
+
+FLOORS = {"tandem/redis_py_pipeline": 8.0, "tandem/redis_cli_pipe": 1.0, "put_each/shards": 300.0}
+MEMORY = 0.5
+"""Most that Redis may hold, as a share of one JSON string a key."""
+RELEASE = "20171231-0123456789ab"
+KEY = "tandem:release:{release}:list:{segment}:{anchor}"
+PIPELINE = 1_000
+EACH = 400
+"""Anchors put as an object each, for the CPU of one."""
+SHARD_ANCHORS = 2_500
+
+
+class Wrong(Exception):
+    """What was written does not read back."""
+
+
+def anchor_lists(count: int) -> Iterator[AnchorList]:
+    """Lists of four places, the same each time, one at a time."""
+    for number in range(count):
+        names = hashlib.blake2b(b"%d" % number, digest_size=32).hexdigest()
+        places = tuple(
+            Listed(names[16 * n : 16 * n + 16], (number * 7 + n * 311) % 9_000 / 10_000, "region") for n in range(4)
+        )
+        yield AnchorList("*", f"{1_000_000 + number}", places)
+
+
+def as_strings(count: int) -> list[tuple[bytes, bytes]]:
+    """One JSON string a key."""
+    return [
+        (
+            KEY.format(release=RELEASE, segment=each.segment, anchor=each.anchor).encode(),
+            msgspec.json.encode([[place.bundle_id, place.confidence] for place in each.bundles]),
+        )
+        for each in anchor_lists(count)
+    ]
+
+
+def as_hashes(count: int) -> dict[bytes, list[tuple[bytes, bytes]]]:
+    buckets = Buckets.of(max(1, count // SHARD_ANCHORS), count, count)
+    held: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for each in anchor_lists(count):
+        key = LISTS.format(release=RELEASE, bucket=buckets.of_list(each.anchor)).encode()
+        held.setdefault(key, []).append((list_field(each.segment, each.anchor), encode_list(each.bundles)))
+    return held
+
+
+def checked_strings(client: redis.Redis, wanted: list[tuple[bytes, bytes]]) -> None:
+    if client.dbsize() != len(wanted):
+        raise Wrong(f"{client.dbsize()} keys, not {len(wanted)}")
+    for start in range(0, len(wanted), 10_000):
+        some = wanted[start : start + 10_000]
+        if client.mget([key for key, _ in some]) != [value for _, value in some]:
+            raise Wrong("a value is another than was written")
+
+
+def checked_hashes(client: redis.Redis, wanted: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+    pipe = client.pipeline(transaction=False)
+    for key in wanted:
+        pipe.hgetall(key)
+    if client.dbsize() != len(wanted) or pipe.execute() != [dict(entries) for entries in wanted.values()]:
+        raise Wrong("a hash is another than was written")
+
+
+def by_pipeline(client: redis.Redis, wanted: list[tuple[bytes, bytes]]) -> None:
+    for start in range(0, len(wanted), PIPELINE):
+        with client.pipeline(transaction=False) as pipe:
+            for key, value in wanted[start : start + PIPELINE]:
+                pipe.set(key, value)
+            pipe.execute()
+
+
+def by_cli(port: int, file: Path) -> None:
+    with file.open("rb") as commands:
+        command = [services.binary("redis-cli"), "-p", str(port), "--pipe"]
+        subprocess.run(command, stdin=commands, check=True, stdout=subprocess.DEVNULL)
+
+
+def by_push(client: redis.Redis, wanted: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
+    with Push(client, [b"HSET"], Pace(0)) as push:
+        for key, entries in wanted.items():
+            push.hash(key, entries)
+
+
+def redis_ways(region: Region, anchors: int, rounds: int, folder: Path) -> tuple[list[Row], dict[str, float]]:
+    """Rates and memory of the ways into Redis, in turn."""
+    strings, hashes = as_strings(anchors), as_hashes(anchors)
+    file = folder / "commands"
+    file.write_bytes(b"".join(b"*3\r\n$3\r\nSET\r\n%b%b" % (_bulk(key), _bulk(value)) for key, value in strings))
+    port = int(region.redis_url.rpartition(":")[2].split("/")[0])
+    seconds: dict[str, list[float]] = {"redis-py pipeline": [], "redis-cli --pipe": [], "tandem push": []}
+    memory: dict[str, list[float]] = {"one JSON string a key": [], "tandem": []}
+    with redis.Redis.from_url(region.redis_url) as client:
+        ways: list[tuple[str, str, Callable[[], None], Callable[[], None]]] = [
+            (
+                "redis-py pipeline",
+                "one JSON string a key",
+                lambda: by_pipeline(client, strings),
+                lambda: checked_strings(client, strings),
+            ),
+            (
+                "redis-cli --pipe",
+                "one JSON string a key",
+                lambda: by_cli(port, file),
+                lambda: checked_strings(client, strings),
+            ),
+            (
+                "tandem push",
+                "tandem",
+                lambda: by_push(client, hashes),
+                lambda: checked_hashes(client, hashes),
+            ),
+        ]
+        for _ in range(rounds):
+            for name, shape, write, check in ways:
+                client.flushall()
+                empty = client.info("memory")["used_memory"]
+                start = time.perf_counter()
+                write()
+                seconds[name].append(time.perf_counter() - start)
+                check()
+                memory[shape].append((client.info("memory")["used_memory"] - empty) / anchors)
+        client.flushall()
+    rows = [Row(f"{name}, {anchors:,} lists", values) for name, values in seconds.items()]
+    rows += [Row(f"memory of {name}", values, "bytes a list") for name, values in memory.items()]
+    least = {name: min(values) for name, values in seconds.items()}
+    return rows, {
+        "tandem/redis_py_pipeline": least["redis-py pipeline"] / least["tandem push"],
+        "tandem/redis_cli_pipe": least["redis-cli --pipe"] / least["tandem push"],
+        "memory/one_string_per_key": min(memory["tandem"]) / min(memory["one JSON string a key"]),
+    }
+
+
+def _grown(region: Region, anchors: int, told: Any) -> None:
+    with RegionStore(region) as store:
+        start = time.perf_counter()
+        release = f"grown-{uuid.uuid4().hex[:8]}"
+        store.begin(release, Buckets.of(max(1, anchors // SHARD_ANCHORS), anchors, 0))
+        staged = store.stage(release, [], anchor_lists(anchors))
+        if store.verify(release) != staged or staged.anchors != anchors:
+            raise Wrong(f"{anchors} lists do not read back")
+        seconds = time.perf_counter() - start
+        store.delete(release)
+    told.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def growth(region: Region, sizes: list[int]) -> tuple[list[Row], dict[str, float]]:
+    """The whole job for each size, in a process of its own that tells its most memory."""
+    rows, ratios, before = [], {}, None
+    spawning = multiprocessing.get_context("spawn")
+    for anchors in sizes:
+        ear, mouth = spawning.Pipe(duplex=False)
+        process = spawning.Process(target=_grown, args=(region, anchors, mouth))
+        process.start()
+        mouth.close()
+        seconds, megabytes = ear.recv()
+        process.join()
+        rows.append(Row(f"whole job, {anchors:,} lists", [seconds]))
+        rows.append(Row(f"publisher's memory, {anchors:,} lists", [megabytes], "MB"))
+        if before is not None:
+            ratios[f"growth/{before[0]}_to_{anchors}"] = seconds / before[1]
+            ratios[f"memory_growth/{before[0]}_to_{anchors}"] = megabytes / before[2]
+        before = (anchors, seconds, megabytes)
+    return rows, ratios
+
+
+def cdn(settings: Settings, where: regions.ObjectStore, anchors: int) -> tuple[list[Row], dict[str, float]]:
+    """The client's CPU for an anchor: an object each, and in shards; and for shards that are there already."""
+    store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
+    store.ensure_bucket()
+    count = max(1, anchors // SHARD_ANCHORS)
+    bodies = _shards(count, anchors)
+    single = [shards.compressed([each.bundles]) for each in anchor_lists(EACH)]
+    each = _cpu(lambda: [store.put_immutable(f"each/{RELEASE}/{n}.json", body) for n, body in enumerate(single)])
+    files = {keys.shard_key("bench", RELEASE, number): body for number, body in enumerate(bodies)}
+    first = _cpu(lambda: store.put_release("bench", RELEASE, files))
+    written: list[int] = []
+    again = _cpu(lambda: written.append(store.put_release("bench", RELEASE, files)))
+    if written != [0]:
+        raise Wrong(f"{written[0]} shards were uploaded again")
+    store.check((key, shards.digest(body)) for key, body in files.items())
+    sizes = sorted(len(body) / 1000 for body in bodies)
+    rows = [
+        Row("an object an anchor", [1e6 * each / EACH], "µs CPU"),
+        Row(f"an anchor in one of {count} shards", [1e6 * first / anchors], "µs CPU"),
+        Row("an anchor in a shard that is there", [1e6 * again / anchors], "µs CPU"),
+        Row("shards, compressed", sizes, "kB"),
+    ]
+    return rows, {"put_each/shards": (each / EACH) / (first / anchors)}
+
+
+def _shards(count: int, anchors: int) -> list[bytes]:
+    lists: list[list[AnchorList]] = [[] for _ in range(count)]
+    for each in anchor_lists(anchors):
+        lists[keys.shard_of(each.anchor, count)].append(each)
+    made = []
+    for number, own in enumerate(lists):
+        names = {place.bundle_id for each in own for place in each.bundles}
+        bundles = {name: Bundle(name, (Component(name[:7]), Component(name[7:14])), 300, 12, 4.2) for name in names}
+        made.append(shards.shard_bytes("bench", RELEASE, number, count, {}, bundles, own))
+    return made
+
+
+def _cpu(work: Callable[[], Any]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _bulk(word: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+@contextmanager
+def servers() -> Iterator[tuple[Settings, Region, Path]]:
+    with tempfile.TemporaryDirectory() as made:
+        settings = Settings(home=Path(made))
+        port, objects = services.free_ports(2)
+        where = regions.ObjectStore(
+            endpoint=f"http://127.0.0.1:{objects}", bucket="tandem", public_url=f"http://127.0.0.1:{objects}/tandem"
+        )
+        region = Region(
+            name="bench",
+            currency="USD",
+            time_zone="UTC",
+            redis_url=f"redis://127.0.0.1:{port}/0",
+            object_store=where,
+            push_per_second=0,
+        )
+        running = [
+            services.redis_server(settings, "bench", region.redis_url),
+            services.object_store(settings, objects, ["tandem"]),
+        ]
+        try:
+            for server in running:
+                server.start()
+            yield settings, region, Path(made)
+        finally:
+            for server in running:
+                server.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--anchors", type=int, default=300_000)
+    parser.add_argument("--growth", type=int, nargs="*", default=[30_000, 300_000, 3_000_000], metavar="ANCHORS")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    with servers() as (settings, region, folder):
+        rows, ratios = redis_ways(region, options.anchors, options.rounds, folder)
+        more, further = cdn(settings, region.object_store, min(options.anchors, 50_000))
+        grown, growths = growth(region, options.growth)
+    rows, ratios = rows + more + grown, ratios | further | growths
+    print(_told.table(rows, ratios, FLOORS))
+    print(f"memory/one_string_per_key is to be at most {MEMORY}")
+    if options.json:
+        _told.write_json(options.json, rows, ratios)
+
+
+if __name__ == "__main__":
+    main()
