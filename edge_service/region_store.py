@@ -137,15 +137,18 @@ class RegionStore:
         """Say how many hashes a release will have. What an attempt that said otherwise left is removed first.
 
         One that said the same, cut off or still at work, wrote what will be written again: it stays. So does a sealed
-        release, of which staging it again puts back what got lost.
+        release, of which staging it again puts back what got lost, unless an earlier version of Tandem sealed it.
         """
+        if self.whole(release_id):
+            return
         key, wanted = BUCKETS.format(release=release_id), encode_buckets(buckets)
         with self._reached():
-            same = self._redis.get(key) == wanted
-        if not same and self.sealed(release_id) is None:
-            self._remove(release_id)
-            with self._reached():
-                self._redis.set(key, wanted)
+            unsealed = self._redis.delete(META.format(release=release_id))
+            if not unsealed and self._redis.get(key) == wanted:
+                return
+        self._remove(release_id)
+        with self._reached():
+            self._redis.set(key, wanted)
 
     def stage(self, release_id: str, bundles: Iterable[Bundle], lists: Iterable[AnchorList]) -> Staged:
         """Write bodies and lists under the release's own keys, which nobody reads yet.
@@ -222,6 +225,11 @@ class RegionStore:
         with self._reached():
             found = cast("bytes | None", self._redis.get(META.format(release=release_id)))
         return None if found is None else decode_meta(found)
+
+    def whole(self, release_id: str) -> bool:
+        """Whether the release is sealed, and in the format that this version reads."""
+        sealed = self.sealed(release_id)
+        return sealed is not None and sealed.format == FORMAT
 
     def current(self) -> str | None:
         return self._text(CURRENT)

@@ -86,7 +86,7 @@ async def load(reader: RegionReader, release_id: str) -> Release:
     if meta.format != FORMAT:
         raise NotWhole(
             f"release {release_id} has format {meta.format}, not {FORMAT}: another version of Tandem published it; "
-            "build and publish a later day with this one"
+            "publish it again with this one"
         )
     lists, list_digest = await _collect(reader.lists(meta), b"list")
     bodies, body_digest = await _collect(reader.bodies(meta), b"body")

@@ -50,8 +50,8 @@ def publish(spark: SparkSession, settings: Settings, as_of: date, region_name: s
     if state == "quarantined":
         release.step(build.release_id, state, "staged")
     with RegionStore(build.region) as store:
-        shown = store.current()
-        if state != "current" or shown != build.release_id:
+        shown = state == "current" and store.current() == build.release_id
+        if not shown or not store.whole(build.release_id):
             _stage_and_seal(build, store, say)
     say(f"{region_name}: {seed_live.seed(build)} live values brought up to the batch")
     _reached(build, "canary", reason="health is read from here on")

@@ -131,6 +131,17 @@ def test_a_sealed_release_keeps_its_hashes(store: RegionStore) -> None:
     assert dump(store) == before
 
 
+def test_a_release_that_an_earlier_version_sealed_is_staged_anew(store: RegionStore) -> None:
+    meta = publish(store, "r1")
+    with redis.Redis.from_url(store.region.redis_url) as client:
+        client.set(region_store.META.format(release="r1"), msgspec.json.encode(msgspec.structs.replace(meta, format=1)))
+    assert not store.whole("r1")
+    store.begin("r1", meta.buckets)
+    assert store.verify("r1") == Staged(0, 0, 0)
+    assert publish(store, "r1") == meta
+    assert store.whole("r1")
+
+
 def test_an_unsealed_release_is_never_pointed_to(store: RegionStore) -> None:
     store.stage("r1", *content())
     with pytest.raises(NotSealed, match="region north: release r1 is not sealed"):

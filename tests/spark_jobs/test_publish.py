@@ -103,6 +103,13 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     publish.publish(spark, settings, AS_OF, "north", said.append)
     assert content(redis_url) == before
 
+    # Sealed by an earlier version: the same command stages it anew.
+    with redis.Redis.from_url(redis_url) as client:
+        sealed = f"tandem:release:{first}:meta"
+        client.set(sealed, client.get(sealed).replace(b'"format":2', b'"format":1'))
+    publish.publish(spark, settings, AS_OF, "north", said.append)
+    assert content(redis_url) == before
+
     # Without a backup there is nothing to go back to.
     with pytest.raises(NoBackup, match="north"):
         release_switch.rollback(settings, "north", "test", said.append)
