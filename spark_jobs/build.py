@@ -71,7 +71,7 @@ def _bundles(job: Job) -> None:
 
 
 def _pricing(job: Job) -> None:
-    delta.replace_day(pricing.priced(job), job.settings, "bundles", job.as_of)
+    pricing.write(job)
 
 
 def _evaluation(job: Job) -> None:

@@ -1,11 +1,11 @@
-"""Data files of a Delta table written by workers, and the one commit that makes them a day's rows."""
+"""Data files of a Delta table: read by workers, written by workers, and the one commit that makes them a day's rows."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -14,11 +14,13 @@ from urllib.parse import quote
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, Schema
 from deltalake.transaction import AddAction
 
-from spark_jobs.order_files import Folder
+from spark_jobs import order_files
+from spark_jobs.order_files import File, Folder
 from tandem.errors import InputError
 from tandem.settings import Settings
 from warehouse import lake
@@ -26,6 +28,52 @@ from warehouse.tables import TABLES, Table
 
 ROWS = 500_000
 """In a row group."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Data files of a table at one version, for workers to read."""
+
+    table: Table
+    where: Folder
+    files: Sequence[File]
+
+    def rows(self, columns: Sequence[str], **values: str) -> pa.Table:
+        """`columns` of all files of the partitions that have `values`."""
+        kinds = schema(self.table)
+        nothing = pa.schema([kinds.field(name) for name in columns]).empty_table()
+        return pa.concat_tables([nothing, *self.each(columns, **values)])
+
+    def each(self, columns: Sequence[str], **values: str) -> Iterator[pa.Table]:
+        """`rows` file by file; a column that an older file lacks is null."""
+        system, prefix = self.where.files()
+        for file in self.files:
+            if values.items() <= file.values.items():
+                path = prefix + file.path
+                held = pads.dataset(path, schema(self.table), format="parquet", filesystem=system)
+                yield held.to_table(list(columns), use_threads=False)
+
+
+def schema(table: Table) -> pa.Schema:
+    """The columns of the files of `table`: all but its partitions'. Any may be null here; `write` checks."""
+    return pa.schema(
+        [(field.name, _kind(field.type)) for field in lake.arrow_schema(table) if field.name not in table.partitions]
+    )
+
+
+def _kind(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(pa.field("element", _kind(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _kind(field.type)) for field in kind])
+    return kind
+
+
+def held(settings: Settings, table: str, version: int | None = None, **values: str) -> Held:
+    """The files of `table` (default: as it is now) in the partitions that have `values`; see `order_files.active`."""
+    files = order_files.active(settings, table, version)
+    inside = [file for file in files if values.items() <= file.values.items()]
+    return Held(TABLES[table], order_files.folder(settings, table), inside)
 
 
 @dataclass(frozen=True)
@@ -51,7 +99,7 @@ def write(where: Folder, table: Table, values: Mapping[str, str], rows: pa.Table
     system, prefix = where.files()
     if not where.options:
         system.create_dir((prefix + path).rpartition("/")[0])
-    coded = [field.name for field in rows.schema if not pa.types.is_floating(field.type)]
+    coded = [path for field in rows.schema for path in _coded(field.type, field.name)]
     with system.open_output_stream(prefix + path) as file:
         pq.write_table(rows, file, row_group_size=ROWS, use_dictionary=coded, store_schema=False)
         size = file.tell()
@@ -75,6 +123,17 @@ def replace_day(
         partition_filters=[("as_of", "=", f"{as_of}")],
         commit_properties=CommitProperties(custom_metadata={"tandem": "replace_day", **(told or {})}),
     )
+
+
+def _coded(kind: pa.DataType, path: str) -> Iterator[str]:
+    """The columns of a file that are worth a dictionary: all but fractions."""
+    if pa.types.is_list(kind):
+        yield from _coded(kind.value_type, f"{path}.list.element")
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _coded(field.type, f"{path}.{field.name}")
+    elif not pa.types.is_floating(kind):
+        yield path
 
 
 def _check(table: Table, values: Mapping[str, str], rows: pa.Table) -> None:

@@ -1,177 +1,226 @@
 """What a bundle may cost: floors, and the discount that the strategy of rules.toml gives within them.
 
-One Arrow kernel a region does it all: everything it looks up (prices, costs, responses, who offers the bundle) comes
-to it by one shuffle, as rows of one kind or another, and no join is made. A task holds its region: about 500 bytes a
-bundle and 300 a product.
+A task a region reads what it needs (bundles, lists, prices, costs, responses) from the lake's files as Arrow, prices
+with one kernel and writes the region's file; the driver makes these the day's bundles in one commit. A task holds its
+region: about 500 bytes a bundle and 300 a product; of the sales it looks up, one file's at once (30 bytes a line).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date, timedelta
-from functools import reduce
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, elasticity, facts
+from spark_jobs import delta, elasticity, facts, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import earnings, pricer
-from spark_jobs.kernels.protocol import LEARNED_SHARE, Measure
+from spark_jobs.kernels.protocol import Measure, first_asked_day
+from spark_jobs.order_files import Folder
+from spark_jobs.parquet_files import Held
 from tandem.errors import ConfigError
 from tandem.regions import Region
+from tandem.rules import Pricing
 from tandem.segments import ALL, EVERYONE
-from warehouse.tables import TABLES
+from warehouse.tables import BUNDLES
 
 MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 SOLD_DAYS = 28
 """Days that tell how fast a product sells."""
 NORMAL_95 = 1.959964
-TOLD = "region string, kind string, sku string, name string, segment string, a long, b long, x double, y double"
-"""A row of what is looked up. kind: product (name its category; a cost, b minimum price), price (a), lowest (a), stock
-(x on hand), sold (x units a day), elasticity (name; x, y its error; segment `*` where it is of all regions), offered
-(name a bundle; x the confidence at anchor sku) or orders (x orders of the segment)."""
+TOLD = pa.schema(
+    [
+        *((name, pa.string()) for name in ("kind", "sku", "name", "segment")),
+        *((name, pa.int64()) for name in ("a", "b")),
+        *((name, pa.float64()) for name in ("x", "y")),
+    ]
+)
+"""A row of what is looked up for a region. kind: product (name its category; a cost, b minimum price), price (a),
+lowest (a), stock (x on hand), sold (x units a day), elasticity (name; x, y its error; segment `*` where it is of all
+regions), offered (name a bundle; x the confidence at anchor sku) or orders (x orders of the segment of region sku)."""
 
 
-def priced(job: Job) -> DataFrame:
-    """The day's bundles with floors, discount, expected profit and why."""
-    _check_budget(job)
-    bundles = delta.read_day(job.spark, job.settings, "bundles", job.as_of)
-    known = bundles.where(F.col("region").isin(job.regions.names)).groupBy("region")
-    return known.cogroup(told(job).groupBy("region")).applyInArrow(_pricer(job), delta.schema(TABLES["bundles"]))
+@dataclass(frozen=True)
+class Sources:
+    """What a task reads and needs to know to price a region."""
+
+    where: Folder
+    as_of: date
+    pricing: Pricing
+    window_days: int
+    regions: dict[str, Region]
+    bundles: Held
+    lists: Held
+    products: Held
+    prices: Held
+    responses: Held
+    stock: Held
+    sales: Held
+    orders: pa.Table
+    """Rows of TOLD: orders of the window by segment, of every region; what a level's counts come down to."""
 
 
-def _check_budget(job: Job) -> None:
+def write(job: Job) -> None:
+    """Replace the day's bundles by the same with floors, discount, expected profit and why."""
+    names, found = job.regions.names, sources(job)
+
+    def write_files(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                yield _written(found, names[number])
+
+    done = job.spark.range(0, len(names), 1, len(names)).mapInArrow(write_files, "written binary").collect()
+    files = [pickle.loads(row.written) for row in done]  # noqa: S301 - a row a region, ours
+    parquet_files.replace_day(job.settings, BUNDLES.name, job.as_of, files)
+
+
+def _written(found: Sources, region: str) -> pa.RecordBatch:
+    """The file of a region's bundles; no row where it has none."""
+    rows, values = priced(found, region), {"as_of": f"{found.as_of}", "region": region}
+    files = [parquet_files.write(found.where, BUNDLES, values, rows)] if len(rows) else []
+    return pa.record_batch({"written": pa.array([pickle.dumps(file) for file in files], pa.binary())})
+
+
+def sources(job: Job) -> Sources:
+    """Raises ConfigError where rules.toml gives a budget to a region that is none."""
     for name in job.rules.pricing.daily_budget:
         if name not in job.regions.names:
             raise ConfigError(
                 f"rules.toml: pricing.daily_budget names {name!r}, no region of regions.toml; "
                 f"known are {', '.join(job.regions.names)}"
             )
-
-
-def told(job: Job) -> DataFrame:
-    """Everything that pricing looks up, columns of TOLD."""
-    kinds = [_products(job), _prices(job), _elasticities(job), _offered(job)]
-    asking = [region for region in job.regions.region if region.lowest_price_days]
-    kinds += [lowest_prices(job, region) for region in asking]
-    if job.rules.pricing.strategy == "clear_stock":
-        kinds += [_stock(job), _sold(job)]
-    if job.rules.pricing.daily_budget:
-        kinds.append(_orders(job))
-    return reduce(DataFrame.unionByName, kinds)
-
-
-def _row(kind: str, **columns: Column) -> list[Column]:
-    """A select list of TOLD; what is not given is null."""
-    types = dict(part.split() for part in TOLD.replace("\n", " ").split(", "))
-    given = columns | {"kind": F.lit(kind)}
-    return [given.get(name, F.lit(None)).cast(kind).alias(name) for name, kind in types.items()]
-
-
-def _everywhere(job: Job, rows: DataFrame) -> DataFrame:
-    """`rows` once for each region, with its name and currency."""
-    regions = job.spark.createDataFrame(
-        [(region.name, region.currency) for region in job.regions.region], "here string, region_currency string"
-    )
-    return rows.crossJoin(F.broadcast(regions))
-
-
-def _products(job: Job) -> DataFrame:
-    own = F.col("currency") == F.col("region_currency")
-    cost, minimum = F.when(own, F.col("unit_cost_cents")), F.when(own, F.col("minimum_advertised_price_cents"))
-    category = F.coalesce("category", F.lit(""))
-    return _everywhere(job, job.fact("products")).select(
-        _row("product", region=F.col("here"), sku=F.col("sku"), name=category, a=cost, b=minimum)
+    day = f"{job.as_of}"
+    return Sources(
+        where=order_files.folder(job.settings, BUNDLES.name),
+        as_of=job.as_of,
+        pricing=job.rules.pricing,
+        window_days=job.rules.learning.window_days,
+        regions={region.name: region for region in job.regions.region},
+        bundles=parquet_files.held(job.settings, BUNDLES.name, as_of=day),
+        lists=parquet_files.held(job.settings, "bundle_sets", as_of=day),
+        products=_fact(job, "products"),
+        prices=_fact(job, "prices"),
+        responses=parquet_files.held(job.settings, "elasticities", as_of=day),
+        stock=_fact(job, "stock"),
+        sales=_fact(job, "sales_lines"),
+        orders=_orders(job) if job.rules.pricing.daily_budget else TOLD.empty_table(),
     )
 
 
-def _prices(job: Job) -> DataFrame:
-    """Today's price of what is priced in the region's own currency."""
-    found = _everywhere(job, job.fact("prices"))
-    own = found.where((F.col("region") == F.col("here")) & (F.col("currency") == F.col("region_currency")))
-    price = F.coalesce("sale_price_cents", "list_price_cents")
-    return own.select(_row("price", region=F.col("region"), sku=F.col("sku"), a=price))
+def _fact(job: Job, table: str) -> Held:
+    return parquet_files.held(job.settings, table, job.inputs.get(table))
 
 
-def _elasticities(job: Job) -> DataFrame:
-    return _told_elasticities(job, delta.read_day(job.spark, job.settings, "elasticities", job.as_of))
+def priced(found: Sources, region: str) -> pa.Table:
+    """The day's bundles of a region (the table's columns but as_of and region), priced; by segment and bundle."""
+    columns = [name for name in BUNDLES.names if name not in BUNDLES.partitions]
+    bundles = found.bundles.rows(columns, region=region)
+    if not len(bundles):
+        return bundles
+    return pricer.priced(bundles, told(found, region), found.regions[region], found.pricing, found.window_days)
 
 
-def _told_elasticities(job: Job, learned: DataFrame) -> DataFrame:
-    found = _everywhere(job, learned).where(F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
-    error = (F.col("high") - F.col("low")) / (2 * NORMAL_95)
-    return found.select(
-        _row(
-            "elasticity",
-            region=F.col("here"),
-            name=F.col("category"),
-            segment=F.col("region"),
-            x=F.col("elasticity"),
-            y=error,
-        )
-    )
+def told(found: Sources, name: str) -> pa.Table:
+    """Everything that pricing looks up for the region `name`, rows of TOLD."""
+    region = found.regions[name]
+    kinds = [*_catalogue(found.products, found.prices, region), _offered(found, region), found.orders]
+    kinds.append(_responses(found.responses.rows(RESPONSE), region))
+    if region.lowest_price_days:
+        kinds.append(_lowest(found, region))
+    if found.pricing.strategy == "clear_stock":
+        stock = found.stock.rows(["sku", "on_hand"], region=name)
+        kinds += [_told("stock", sku=stock["sku"], x=stock["on_hand"]), _sold(found, region)]
+    return pa.concat_tables(kinds)
 
 
-def _offered(job: Job) -> DataFrame:
-    lists = delta.read_day(job.spark, job.settings, "bundle_sets", job.as_of)
-    each = lists.select("region", "segment", "anchor", F.explode("bundles").alias("entry"))
-    return each.select(
-        _row(
-            "offered",
-            region=F.col("region"),
-            segment=F.col("segment"),
-            sku=F.col("anchor"),
-            name=F.col("entry.bundle_id"),
-            x=F.col("entry.confidence"),
-        )
-    )
+def _told(kind: str, **columns: Any) -> pa.Table:
+    """Rows of TOLD; what is not given is null."""
+    rows = len(next(iter(columns.values())))
+    given = {"kind": pa.repeat(kind, rows), **columns}
+    arrays = [
+        given[field.name].cast(field.type) if field.name in given else pa.nulls(rows, field.type) for field in TOLD
+    ]
+    return pa.table(arrays, schema=TOLD)
 
 
-def lowest_prices(job: Job, region: Region) -> DataFrame:
+def _catalogue(products: Held, prices: Held, region: Region) -> Iterator[pa.Table]:
+    """What each product costs, and today's prices, as far as they are in the region's own currency."""
+    amounts = ["unit_cost_cents", "minimum_advertised_price_cents"]
+    rows = products.rows(["sku", "category", "currency", *amounts])
+    own = pc.equal(rows["currency"], region.currency)
+    cost, minimum = (pc.if_else(own, rows[name], None) for name in amounts)
+    yield _told("product", sku=rows["sku"], name=pc.fill_null(rows["category"], ""), a=cost, b=minimum)
+    rows = prices.rows(["sku", "currency", "sale_price_cents", "list_price_cents"], region=region.name)
+    rows = rows.filter(pc.equal(rows["currency"], region.currency))
+    yield _told("price", sku=rows["sku"], a=pc.coalesce(rows["sale_price_cents"], rows["list_price_cents"]))
+
+
+RESPONSE = ["region", "category", "elasticity", "low", "high"]
+
+
+def _responses(rows: pa.Table, region: Region) -> pa.Table:
+    """How prices are answered: what all regions say (`*`) and the region's own; `rows` have RESPONSE."""
+    rows = rows.filter(pc.is_in(rows["region"], pa.array([ALL, region.name])))
+    error = pc.divide(pc.subtract(rows["high"], rows["low"]), 2 * NORMAL_95)
+    return _told("elasticity", name=rows["category"], segment=rows["region"], x=rows["elasticity"], y=error)
+
+
+def _offered(found: Sources, region: Region) -> pa.Table:
+    rows = found.lists.rows(["segment", "anchor", "bundles"], region=region.name).combine_chunks()
+    lists = pa.array([], rows.schema.field("bundles").type) if not len(rows) else rows["bundles"].chunk(0)
+    entries, owner = lists.flatten(), pc.list_parent_indices(lists)
+    segment, anchor = (rows[name].take(owner) for name in ("segment", "anchor"))
+    return _told("offered", segment=segment, sku=anchor, name=entries.field("bundle_id"), x=entries.field("confidence"))
+
+
+def _lowest(found: Sources, region: Region) -> pa.Table:
     """The lowest price that was paid for each product in the days the region's law names; returns are no sales."""
-    since = job.as_of - timedelta(days=region.lowest_price_days)
-    paid = _lines(job, since).where((F.col("region") == region.name) & (F.col("unit_price_cents") > 0))
-    lowest = paid.groupBy("sku").agg(F.min("unit_price_cents").alias("lowest"))
-    return lowest.select(_row("lowest", region=F.lit(region.name), sku=F.col("sku"), a=F.col("lowest")))
+    least = _of_sales(found, region, region.lowest_price_days, "unit_price_cents", "min")
+    return _told("lowest", sku=least["sku"], a=least["unit_price_cents"])
 
 
-def _lines(job: Job, since: object) -> DataFrame:
-    """Sales from a day on, before as_of. Prices and sums over all customers: nothing of any one of them."""
-    at = F.col("ordered_at")
-    return job.fact("sales_lines").where(
-        (at >= F.lit(since).cast("timestamp"))
-        & (at < F.lit(job.as_of).cast("timestamp"))
-        & (F.col("quantity") > 0)
-        & F.col("region").isin(job.regions.names)
+def _sold(found: Sources, region: Region) -> pa.Table:
+    units = _of_sales(found, region, SOLD_DAYS, "quantity", "sum")
+    return _told("sold", sku=units["sku"], x=pc.divide(units["quantity"].cast(pa.float64()), SOLD_DAYS))
+
+
+def _of_sales(found: Sources, region: Region, days: int, column: str, how: str) -> pa.Table:
+    """By sku what `how` makes of `column` in the lines sold in the last `days`, nothing of any one customer."""
+    end = datetime.combine(found.as_of, time(), UTC)
+    since = end - timedelta(days=days)
+    recent = replace(
+        found.sales, files=[file for file in found.sales.files if file.values["month"] >= f"{since:%Y-%m}"]
     )
+    parts = []
+    for rows in recent.each(["sku", "ordered_at", "quantity", "unit_price_cents"], region=region.name):
+        at = rows["ordered_at"]
+        inside = pc.and_(pc.greater_equal(at, pa.scalar(since, at.type)), pc.less(at, pa.scalar(end, at.type)))
+        sold = pc.and_(pc.greater(rows["quantity"], 0), pc.greater(rows[column], 0))
+        parts.append(_by_sku(rows.filter(pc.and_(inside, sold)), column, how))
+    return _by_sku(pa.concat_tables(parts), column, how) if parts else pa.table({"sku": [], column: []})
 
 
-def _stock(job: Job) -> DataFrame:
-    found = job.fact("stock").where(F.col("region").isin(job.regions.names))
-    return found.select(_row("stock", region=F.col("region"), sku=F.col("sku"), x=F.col("on_hand")))
+def _by_sku(rows: pa.Table, column: str, how: str) -> pa.Table:
+    return rows.group_by("sku").aggregate([(column, how)]).rename_columns({f"{column}_{how}": column})
 
 
-def _sold(job: Job) -> DataFrame:
-    recent = _lines(job, job.as_of - timedelta(days=SOLD_DAYS)).groupBy("region", "sku")
-    daily = recent.agg((F.sum("quantity") / SOLD_DAYS).alias("daily"))
-    return daily.select(_row("sold", region=F.col("region"), sku=F.col("sku"), x=F.col("daily")))
-
-
-def _orders(job: Job) -> DataFrame:
-    """Orders of the window by segment, of every region to every region: what a level's counts come down to."""
+def _orders(job: Job) -> pa.Table:
     members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
-    counted = members.groupBy("region", "segment").agg(F.sum("frequency").alias("orders"))
-    return _everywhere(job, counted).select(
-        _row("orders", region=F.col("here"), sku=F.col("region"), segment=F.col("segment"), x=F.col("orders"))
-    )
+    counted = members.groupBy("region", "segment").agg(F.sum("frequency").alias("orders")).toArrow()
+    return _told("orders", sku=counted["region"], segment=counted["segment"], x=counted["orders"])
 
 
 def evaluated(job: Job) -> list[Measure]:
     """Profit expected with and without discounts, per region and segment, on later orders than were learned from.
 
-    Learned from the first LEARNED_SHARE of the days of the window, asked about the rest. Profits and gains are for
+    Learned from the first 80 % of the days of the window, asked about the rest. Profits and gains are for
     1,000 later orders, in minor units, of pairs that would be offered: see `kernels/earnings.py`. attach_ratio is how
     often pairs were bought whole over how often it was expected from what was learned: 1 is calibrated.
     """
@@ -181,10 +230,10 @@ def evaluated(job: Job) -> list[Measure]:
 
 
 def _first_later_day(job: Job) -> date | None:
-    """The first day after LEARNED_SHARE of the window's days with orders; None without any."""
+    """The day that questions begin; None without orders."""
     sold = facts.lines(job, window_days=job.rules.learning.window_days)
-    days = sorted(row[0] for row in sold.select(F.col("ordered_at").cast("date")).distinct().collect())
-    return days[min(int(len(days) * LEARNED_SHARE), len(days) - 1)] if days else None
+    days = [row[0].toordinal() for row in sold.select(F.col("ordered_at").cast("date")).distinct().collect()]
+    return date.fromordinal(first_asked_day(np.array(days))) if days else None
 
 
 def _earned(job: Job, cut: date) -> DataFrame:
@@ -202,29 +251,24 @@ def _earned(job: Job, cut: date) -> DataFrame:
         "skus",
         "later",
     )
-    responses = _told_elasticities(job, elasticity.elasticities(job, before=cut))
-    known = _products(job).unionByName(_prices(job)).unionByName(responses)
-    return placed.groupBy("region").cogroup(known.groupBy("region")).applyInArrow(_earner(job), MEASURED)
+    regions = job.spark.createDataFrame([(name,) for name in job.regions.names], "here string")
+    learned = elasticity.elasticities(job, before=cut)
+    told = learned.join(F.broadcast(regions), F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
+    responses = told.select("here", *RESPONSE).groupBy("here")
+    return placed.groupBy("region").cogroup(responses).applyInArrow(_earner(job), MEASURED)
 
 
 def _earner(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
     regions, rules = {region.name: region for region in job.regions.region}, job.rules
+    products, prices = _fact(job, "products"), _fact(job, "prices")
 
-    def earn(key: tuple[pa.Scalar, ...], orders: pa.Table, told: pa.Table) -> pa.Table:
-        found = list(earnings.measured(orders, told, regions[key[0].as_py()], rules)) if len(orders) else []
+    def earn(key: tuple[pa.Scalar, ...], orders: pa.Table, responses: pa.Table) -> pa.Table:
+        region = regions[key[0].as_py()]
+        known = pa.concat_tables([*_catalogue(products, prices, region), _responses(responses, region)])
+        found = list(earnings.measured(orders, known, region, rules)) if len(orders) else []
         types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int64())
         columns = list(zip(*found, strict=True)) or [()] * len(types)
         arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
         return pa.table(arrays, names=list(Measure._fields))
 
     return earn
-
-
-def _pricer(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
-    regions = {region.name: region for region in job.regions.region}
-    pricing, days = job.rules.pricing, job.rules.learning.window_days
-
-    def price(key: tuple[pa.Scalar, ...], bundles: pa.Table, known: pa.Table) -> pa.Table:
-        return pricer.priced(bundles, known, regions[key[0].as_py()], pricing, days) if len(bundles) else bundles
-
-    return price

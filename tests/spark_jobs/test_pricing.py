@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from spark_jobs import delta, elasticity, pricing
+from spark_jobs import elasticity, pricing
 from spark_jobs.facts import Job
 from tandem.errors import ConfigError
 from tandem.settings import Settings
-from tests.spark_jobs.small_shop import AS_OF
+from tests.spark_jobs.small_shop import AS_OF, line, sales
 from warehouse import gate, lake
+from warehouse.tables import TABLES
 
 pytestmark = pytest.mark.spark
 JobOf = Callable[[Settings], Job]
@@ -36,7 +39,13 @@ def again(settings: Settings, job_of: JobOf, rules: str, law: int = 0) -> list[d
     path.write_text(rules, encoding="utf-8")
     regions.write_text(kept_regions.replace("k = 3", f"k = 3\nlowest_price_days = {law}"), encoding="utf-8")
     try:
-        return [row.asDict(recursive=True) for row in pricing.priced(job_of(settings)).collect()]
+        job = job_of(settings)
+        found = pricing.sources(job)
+        return [
+            row | {"region": region}
+            for region in job.regions.names
+            for row in pricing.priced(found, region).to_pylist()
+        ]
     finally:
         path.write_text(kept, encoding="utf-8")
         regions.write_text(kept_regions, encoding="utf-8")
@@ -88,16 +97,17 @@ def test_strategies_budget_price_points_and_the_law_each_do_what_they_say(built:
 
 
 def test_where_the_law_asks_what_was_cheaper_in_the_last_days_is_not_discounted(
-    built: Settings, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
+    built: Settings, job_of: JobOf, tmp_path: Path
 ) -> None:
-    def sold(job: Job, since: object) -> DataFrame:
-        cheaper = F.when(F.col("sku") == "pasta", 120).otherwise(F.col("unit_price_cents"))
-        return lines(job, since).withColumn("unit_price_cents", cheaper)
-
-    lines = pricing._lines
-    monkeypatch.setattr(pricing, "_lines", sold)
+    settings = msgspec.structs.replace(built, home=tmp_path)
+    shutil.copytree(built.home / "lake", tmp_path / "lake")
+    at = dt.datetime(2024, 2, 1, tzinfo=dt.UTC)
+    cheap = [line(region, "cheap", None, at, 1, "pasta") | {"unit_price_cents": 120} for region in ("north", "south")]
+    returned = line("north", "back", None, at, 1, "cheese") | {"unit_price_cents": 1, "quantity": Decimal(-1)}
+    before = line("north", "then", None, at - dt.timedelta(days=9), 1, "cheese") | {"unit_price_cents": 1}
+    lake.append(settings, TABLES["sales_lines"], sales([*cheap, returned, before]))
     rules = '[pricing]\nstrategy = "fixed"'
-    lawful, free = again(built, job_of, rules, law=30), again(built, job_of, rules)
+    lawful, free = again(settings, job_of, rules, law=30), again(settings, job_of, rules)
 
     def of_pasta(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [row for row in found if "pasta" in {part["sku"] for part in row["components"]}]
@@ -111,7 +121,7 @@ def test_where_the_law_asks_what_was_cheaper_in_the_last_days_is_not_discounted(
 
 def test_what_was_priced_is_the_same_on_a_rerun_and_passes_the_gate(built: Settings, job_of: JobOf) -> None:
     kept = sorted(map(str, rows(built, "SELECT * FROM bundles")))
-    delta.replace_day(pricing.priced(job_of(built)), built, "bundles", AS_OF)
+    pricing.write(job_of(built))
     assert sorted(map(str, rows(built, "SELECT * FROM bundles"))) == kept
     gate.run(built, AS_OF, print)
 
