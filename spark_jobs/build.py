@@ -65,9 +65,8 @@ def _ranking(job: Job) -> None:
 
 
 def _bundles(job: Job) -> None:
-    made, lists = cold.completed(job, *bundles.bundles_and_lists(job))
-    delta.replace_day(made, job.settings, "bundles", job.as_of)
-    delta.replace_day(lists, job.settings, "bundle_sets", job.as_of)
+    lists, known = bundles.arranged(job)
+    bundles.replace_day(job, lists.unionByName(cold.completed(job, lists, known)))
 
 
 def _pricing(job: Job) -> None:

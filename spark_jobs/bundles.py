@@ -1,59 +1,60 @@
 """Bundles worth offering: sets of 2 to 4, counted exactly, with substitutes, and for each anchor its ranked list.
 
 Workers read the files of sales_lines themselves and send packed orders to one task for each region and one for
-everything, which mine the sets of their cells; each window of the shop (a segment of a region, or the region) gets its
-lists in a task of its own, from the sets of its segment, its region and everything. What a segment cannot support
-comes from its region, then from everywhere; every bundle says which (`matched`). What merchandisers ask for wins over
-what the orders say (docs/merchandising.md).
+everything, which mine the sets of their cells. A task for each region then lists each window of the shop (a segment of
+the region, or the region) in turn, from the sets of its segment, its region and everything, and writes the region's
+files of `bundles` and `bundle_sets`; the driver commits them, with those of `cold`. What a segment cannot support comes
+from its region, then from everywhere; every bundle says which (`matched`). What merchandisers ask for wins over what
+the orders say (docs/merchandising.md).
 
 Memory: a task that mines holds its orders (about 75 bytes a line), the catalogue (140 bytes a product) and what is
-frequent (16 bytes a pair, 24 a set); the task of a window about 400 bytes for each set that its three levels kept, at
-most PAIRS_KEPT + SETS_KEPT for each anchor and level.
+frequent (16 bytes a pair, 24 a set); a task that lists holds the catalogue, about 400 bytes for each set that the three
+levels of one window kept, at most PAIRS_KEPT + SETS_KEPT for each anchor and level, 60 a preferred companion, and its
+rows: 100 a place in a list and 400 a bundle.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts, order_files, segments, substitutes
+from spark_jobs import affinity, delta, facts, order_files, parquet_files, segments
 from spark_jobs.facts import Job
 from spark_jobs.kernels import bundling, completion, cut, lines
 from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.kernels.shop import Shop
+from spark_jobs.order_files import Folder
+from spark_jobs.parquet_files import Written
 from tandem import config, merchandising, release
 from tandem import rules as rules_file
-from tandem.bundle import ID_LENGTH
 from tandem.segments import ALL
-from warehouse.tables import TABLES
+from warehouse.tables import BUNDLE_SETS, BUNDLES, TABLES, Table
 
 PACKED = "cell_region string, cell_segment string, kind string, packed binary"
-"""A value of a cell: orders of it (a pickled `lines.Part`), its sets, its preferred companions or the catalogue (each
-in Arrow's stream format)."""
-ORDERS, SETS, PREFERRED, SHOP = "orders", "sets", "preferred", "shop"
+"""A value of a cell: orders of it (a pickled `lines.Part`), its sets or the catalogue (in Arrow's stream format)."""
+ORDERS, SETS, SHOP = "orders", "sets", "shop"
 KNOWN = "kind string, packed binary, findings array<string>"
-LISTED = """region string, segment string, anchor string,
-bundles array<struct<bundle_id:string,confidence:double,matched:string>>, bundle_id string,
-components array<struct<sku:string,quantity:int,floor_cents:bigint,
-substitutes:array<struct<sku:string,floor_cents:bigint>>>>, score double,
-evidence struct<matched:string,basis:string,orders_together:bigint,customers_together:bigint,lift:double>"""
+LISTED = "region string, written binary, own binary"
+"""What a task wrote for a region: the files (a pickled dict of table to Written), and of its rows those of the region's
+own window (anchor, bundle_id and evidence, in Arrow's stream format)."""
 PREFERRED_FIRST = 20
 """Of the ranker's companions, so many say in which order an anchor's pairs stand."""
 SPARE = 3
 """Substitutes that are looked at beyond those kept: they come in where a rule forbids one."""
 
 
-def bundles_and_lists(job: Job) -> tuple[DataFrame, DataFrame]:
-    """The day's `bundles` (still without discount and floors: pricing sets them) and `bundle_sets`.
+def arranged(job: Job) -> tuple[DataFrame, DataFrame]:
+    """What every region lists, rows of LISTED, and the `catalogue` it was chosen from; both are kept.
 
-    Prints which merchandising rules contradict each other or match nothing.
+    Pricing sets discounts and floors. Prints which merchandising rules contradict each other or match nothing.
     """
     known = catalogue(job).persist()
     for row in known.select(F.explode("findings").alias("text")).collect():
@@ -63,39 +64,38 @@ def bundles_and_lists(job: Job) -> tuple[DataFrame, DataFrame]:
         *((row.region, row.segment) for row in segments.published(job).collect()),
     ]
     sets = mined(job, packed(job), known, windows).persist()
-    lists = listed(job, sets, candidates(job), known).persist()
-    release_id = release.release_id(job.as_of, job.inputs, config.digest(job.settings.config_folder))
-    return _bundles(job, lists, release_id), _bundle_sets(job, lists, release_id)
+    return listed(job, sets, known).persist(), known
 
 
 def catalogue(job: Job) -> DataFrame:
     """One row of KNOWN: the products that may be bundled, with what rules say of them, and findings about the rules."""
-    nothing = F.lit(None).cast("string")
-    price_cents = F.coalesce("sale_price_cents", "list_price_cents")
-    category = F.coalesce("category", F.lit(""))
-    near = delta.read_day(job.spark, job.settings, "neighbours", job.as_of)
-    agreed = near.where(~F.col("same_category"))
-    instead = substitutes.of_day(job)
-    alike = instead.where(F.col("rank") <= job.rules.bundling.substitutes + SPARE)
-    parts = (
-        facts.catalogue(job).select(F.lit("product"), "sku", category, "brand", F.lit(None).cast("long")),
-        job.fact("prices").select(F.lit("price"), "sku", "region", nothing, price_cents),
-        alike.select(F.lit("alike"), "sku", "substitute", nothing, F.col("rank").cast("long")),
-        instead.where("apart").select(F.lit("apart"), "sku", "substitute", nothing, F.col("rank").cast("long")),
-        agreed.select(F.lit("agreed"), "sku", "neighbour", nothing, F.col("rank").cast("long")),
-    )
-    rows = parts[0]
-    for part in parts[1:]:
-        rows = rows.union(part)
-    return rows.toDF(*shops.SCHEMA.names).groupBy(F.lit(SHOP)).applyInArrow(_cataloguer(job), KNOWN)
+    products = facts.catalogue(job).select("sku", F.coalesce("category", F.lit("")).alias("category"), "brand")
+    return products.groupBy(F.lit(SHOP)).applyInArrow(_cataloguer(job), KNOWN)
 
 
 def _cataloguer(job: Job) -> Callable[[pa.Table], pa.Table]:
     rules, places = job.rules.rule, _rule_lines(job)
     day, regions = job.as_of, job.regions.names
+    prices = parquet_files.held(job.settings, "prices", job.inputs.get("prices"))
+    instead, near = (parquet_files.held(job.settings, name, as_of=f"{day}") for name in ("substitutes", "neighbours"))
+    looked_at = job.rules.bundling.substitutes + SPARE
 
-    def gather(rows: pa.Table) -> pa.Table:
-        rows = rows.select(shops.SCHEMA.names)
+    def further() -> Iterator[pa.Table]:
+        for region in regions:
+            found = prices.rows(["sku", "sale_price_cents", "list_price_cents"], region=region)
+            price = pc.coalesce(found["sale_price_cents"], found["list_price_cents"])
+            yield shops.rows("price", found["sku"], pa.repeat(region, len(found)), number=price)
+        found = instead.rows(["sku", "substitute", "rank", "apart"])
+        alike, apart = found.filter(pc.less_equal(found["rank"], looked_at)), found.filter(found["apart"])
+        yield shops.rows("alike", alike["sku"], alike["substitute"], number=alike["rank"])
+        yield shops.rows("apart", apart["sku"], apart["substitute"], number=apart["rank"])
+        found = near.rows(["sku", "neighbour", "rank", "same_category"])
+        agreed = found.filter(pc.invert(found["same_category"]))
+        yield shops.rows("agreed", agreed["sku"], agreed["neighbour"], number=agreed["rank"])
+
+    def gather(products: pa.Table) -> pa.Table:
+        named = shops.rows("product", products["sku"], products["category"], products["brand"])
+        rows = pa.concat_tables([named, *further()])
         resolved = merchandising.resolve(rules, places, shops.products(rows), day)
         findings = [str(finding) for finding in merchandising.findings(resolved, regions)]
         packed = shops.to_bytes(shops.with_rules(rows, resolved))
@@ -123,7 +123,7 @@ def mined(job: Job, orders: DataFrame, known: DataFrame, windows: Iterable[tuple
 
 def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
-    rules, held = job.rules, _holding(job)
+    rules, held = job.rules, holding(job)
     learning = rules.learning
     decay = lines.decay(job.as_of, learning.window_days, learning.half_life_days)
 
@@ -149,7 +149,7 @@ def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar,
     return mine
 
 
-def _holding(job: Job) -> list[shops.Numbered]:
+def holding(job: Job) -> list[shops.Numbered]:
     """The rules that hold on the day, each with its line, as `merchandising.resolve` has them."""
     return merchandising.holding(job.rules.rule, _rule_lines(job), job.as_of)
 
@@ -170,73 +170,68 @@ def _by_kind(rows: pa.Table) -> dict[str, list[pa.Table]]:
     return {kind: [shops.from_bytes(value) for value in held] for kind, held in _values(rows).items()}
 
 
-def bundle_id(skus: Column) -> Column:
-    """`tandem.bundle.bundle_id` of sorted SKUs, one of each, as a Spark column."""
-    text = F.concat_ws("\n", F.transform(skus, lambda sku: F.concat(sku, F.lit("\t1"))))
-    return F.substring(F.sha2(text, 256), 1, ID_LENGTH)
-
-
-def candidates(job: Job) -> DataFrame:
-    """Which companions an anchor's pairs should hold, best first: region, segment, anchor, companion, place from 1."""
-    ranked = delta.read_day(job.spark, job.settings, "rankings", job.as_of).where(F.col("rank") <= PREFERRED_FIRST)
-    return ranked.select("region", "segment", "anchor", "companion", F.col("rank").cast("long").alias("place"))
-
-
-def listed(job: Job, sets: DataFrame, preferred: DataFrame, known: DataFrame) -> DataFrame:
-    """The lists and the bundles of every window, rows of LISTED; see `kernels.bundling.rows`.
+def listed(job: Job, sets: DataFrame, known: DataFrame) -> DataFrame:
+    """The lists and the bundles of every window, written by a task a region; see `kernels.bundling.rows`.
 
     `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region.
     """
-    window = (
-        sets.where(F.col("cell_region") != ALL)
-        .select(F.col("cell_region").alias("region"), F.col("cell_segment").alias("segment"))
-        .distinct()
-    )
-    values = sets.unionByName(_packed_preferences(preferred))
-    seen = F.col("cell_region").isin(ALL) | (F.col("cell_region") == F.col("region"))
-    seen &= F.col("cell_segment").isin(ALL) | (F.col("cell_segment") == F.col("segment"))
-    everywhere = known.select(
-        F.lit(ALL).alias("cell_region"), F.lit(ALL).alias("cell_segment"), F.col("kind"), F.col("packed")
-    )
-    shown = values.unionByName(everywhere).join(F.broadcast(window), seen)
-    return shown.groupBy("region", "segment").applyInArrow(_lister(job), LISTED)
+    shop = known.select(F.lit(ALL).alias("cell_region"), F.lit(ALL).alias("cell_segment"), "kind", "packed")
+    return by_region(job, sets.unionByName(shop)).mapInArrow(_lister(job), LISTED)
 
 
-def _packed_preferences(preferred: DataFrame) -> DataFrame:
-    def pack(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        packed = shops.to_bytes(rows.select(["anchor", "companion", "place"]))
-        columns = ([key[0].as_py()], [key[1].as_py()], [PREFERRED], pa.array([packed], pa.binary()))
-        return pa.table(dict(zip(delta.names(PACKED), columns, strict=True)))
+def by_region(job: Job, rows: DataFrame) -> DataFrame:
+    """Rows of PACKED in a partition for each region: its own, and those of everything."""
+    places = job.spark.createDataFrame(list(enumerate(job.regions.names)), "number int, name string")
+    own = F.col("cell_region").isin(ALL) | (F.col("cell_region") == F.col("name"))
+    shown = rows.join(F.broadcast(places), own)
+    return shown.repartitionById(len(job.regions.names), "number").select(*delta.names(PACKED))
 
-    return preferred.groupBy("region", "segment").applyInArrow(pack, PACKED)
 
-
-def _lister(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
+def _lister(job: Job) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     k = {region.name: region.k for region in job.regions.region}
-    rules, held = job.rules, _holding(job)
+    rules, held, files = job.rules, holding(job), Files.of_day(job)
+    rankings = parquet_files.held(job.settings, "rankings", as_of=f"{job.as_of}")
 
-    def arrange(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        region, segment = (part.as_py() for part in key)
-        window = bundling.Window(region, segment, k[region])
-        by_level = {_level(*place): rows.filter(here) for place, here in _places(rows)}
-        values = {level: _by_kind(part) for level, part in by_level.items()}
-        shop = Shop(values[GLOBAL][SHOP][0], held)
-        sets = {level: found[SETS][0] for level, found in sorted(values.items()) if SETS in found}
-        wishes = [found[PREFERRED][0] for _, found in sorted(values.items()) if PREFERRED in found]
-        offers = bundling.offers(sets, shop, rules, window, wishes[0] if wishes else None)
-        return bundling.rows(offers, shop, rules, window)
+    def arrange(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        values = by_place(batches)
+        sets = {place: found[SETS] for place, found in values.items() if SETS in found}
+        for region in {region for region, _ in sets} - {ALL}:
+            shop, wishes = Shop(values[ALL, ALL][SHOP], held), _wishes(rankings, region)
+            rows = []
+            for segment in sorted(segment for name, segment in sets if name == region):
+                window = bundling.Window(region, segment, k[region])
+                places = ((region, segment), (region, ALL), (ALL, ALL))
+                levels = {_level(*place): sets[place] for place in places if place in sets}
+                wished = next((wishes[place] for place in places if place in wishes), None)
+                offers = bundling.offers(levels, shop, rules, window, wished)
+                rows.append(bundling.rows(offers, shop, rules, window))
+            yield files.write(region, pa.concat_tables(rows))
 
     return arrange
 
 
+def by_place(batches: Iterator[pa.RecordBatch]) -> dict[tuple[str, str], dict[str, pa.Table]]:
+    """What rows of PACKED hold, by region and segment and then by kind."""
+    values: dict[tuple[str, str], dict[str, pa.Table]] = {}
+    for batch in batches:
+        places = zip(*(batch[name].to_pylist() for name in ("cell_region", "cell_segment", "kind")), strict=True)
+        for (region, segment, kind), value in zip(places, batch["packed"], strict=True):
+            values.setdefault((region, segment), {})[kind] = shops.from_bytes(value.as_buffer())
+    return values
+
+
+def _wishes(rankings: parquet_files.Held, region: str) -> dict[tuple[str, str], pa.Table]:
+    """By region (also `*`) and segment: the companions that an anchor's pairs should hold, with their place from 1."""
+    found = {}
+    for place in (region, ALL):
+        rows = rankings.rows(["segment", "anchor", "companion", "rank"], region=place)
+        best = rows.filter(pc.less_equal(rows["rank"], PREFERRED_FIRST)).rename_columns({"rank": "place"})
+        for segment in pc.unique(best["segment"]).to_pylist():
+            found[place, segment] = best.filter(pc.equal(best["segment"], segment))
+    return found
+
+
 GLOBAL = bundling.LEVELS.index("global")
-
-
-def _places(rows: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Array]]:
-    """Each cell among `rows`, and which rows are its."""
-    region, segment = rows["cell_region"], rows["cell_segment"]
-    for place in sorted(set(zip(region.to_pylist(), segment.to_pylist(), strict=True))):
-        yield place, pc.and_(pc.equal(region, place[0]), pc.equal(segment, place[1]))
 
 
 def _level(cell_region: str, cell_segment: str) -> int:
@@ -244,34 +239,56 @@ def _level(cell_region: str, cell_segment: str) -> int:
     return GLOBAL if cell_region == ALL else GLOBAL - 1 if cell_segment == ALL else 0
 
 
-def _bundle_sets(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
-    return lists.where(F.col("anchor").isNotNull()).select(
-        F.lit(job.as_of).alias("as_of"),
-        "region",
-        "segment",
-        "anchor",
-        F.lit(release_id).alias("release_id"),
-        "bundles",
-    )
+@dataclass(frozen=True)
+class Files:
+    """Where rows of `kernels.bundling.ROWS` become files of `bundle_sets` and `bundles`, and what they all hold."""
+
+    bundle_sets: Folder
+    bundles: Folder
+    as_of: str
+    release_id: str
+    inputs: str
+    currencies: Mapping[str, str]
+
+    @classmethod
+    def of_day(cls, job: Job) -> Files:
+        return cls(
+            bundle_sets=order_files.folder(job.settings, "bundle_sets"),
+            bundles=order_files.folder(job.settings, "bundles"),
+            as_of=f"{job.as_of}",
+            release_id=release.release_id(job.as_of, job.inputs, config.digest(job.settings.config_folder)),
+            inputs=json.dumps(dict(sorted(job.inputs.items()))),
+            currencies={region.name: region.currency for region in job.regions.region},
+        )
+
+    def write(self, region: str, rows: pa.Table) -> pa.RecordBatch:
+        """A row of LISTED: `rows` in files that no commit names yet."""
+        of_list = pc.is_valid(rows["anchor"])
+        parts = {BUNDLE_SETS.name: rows.filter(of_list), BUNDLES.name: rows.filter(pc.invert(of_list))}
+        written = {name: self._file(TABLES[name], region, part) for name, part in parts.items() if len(part)}
+        own = rows.filter(pc.equal(rows["segment"], ALL)).select(["anchor", "bundle_id", "evidence"])
+        values = [pa.array([value], pa.binary()) for value in (pickle.dumps(written), shops.to_bytes(own))]
+        return pa.record_batch([pa.array([region]), *values], delta.names(LISTED))
+
+    def _file(self, table: Table, region: str, rows: pa.Table) -> Written:
+        schema = parquet_files.schema(table)
+        same = {"release_id": self.release_id, "inputs": self.inputs, "currency": self.currencies[region]}
+        same |= {"discount_bps": 0, "expected_profit_cents": None, "pricing": None}
+        columns = [
+            pa.repeat(pa.scalar(same[name], kind), len(rows)) if name in same else rows[name]
+            for name, kind in zip(schema.names, schema.types, strict=True)
+        ]
+        named = pa.table(columns, schema.names)
+        where = self.bundles if table is BUNDLES else self.bundle_sets
+        return parquet_files.write(where, table, {"as_of": self.as_of, "region": region}, named)
 
 
-def _bundles(job: Job, lists: DataFrame, release_id: str) -> DataFrame:
-    currency = F.create_map(*[F.lit(part) for region in job.regions.region for part in (region.name, region.currency)])
-    return lists.where(F.col("anchor").isNull()).select(
-        F.lit(job.as_of).alias("as_of"),
-        "region",
-        "segment",
-        "bundle_id",
-        F.lit(release_id).alias("release_id"),
-        currency[F.col("region")].alias("currency"),
-        "components",
-        F.lit(0).alias("discount_bps"),
-        "score",
-        F.lit(None).cast("double").alias("expected_profit_cents"),
-        F.lit(None).cast(delta.schema(TABLES["bundles"])["pricing"].dataType).alias("pricing"),
-        "evidence",
-        F.lit(json.dumps(dict(sorted(job.inputs.items())))).alias("inputs"),
-    )
+def replace_day(job: Job, listed: DataFrame) -> None:
+    """Make the files that rows of LISTED name the day's `bundles` and `bundle_sets`."""
+    written = [pickle.loads(row.written) for row in listed.select("written").collect()]  # noqa: S301 - two a region, ours
+    for table in (BUNDLES.name, BUNDLE_SETS.name):
+        files = [found[table] for found in written if table in found]
+        parquet_files.replace_day(job.settings, table, job.as_of, files)
 
 
 def evaluated(job: Job) -> list[Measure]:
@@ -308,7 +325,7 @@ MEASURED = "region string, segment string, metric string, value double, low doub
 
 def _asker(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     k = {name: affinity.smallest_k(job, name) for name in (*job.regions.names, ALL)}
-    rules, held = job.rules, _holding(job)
+    rules, held = job.rules, holding(job)
 
     def measure(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
         region, values = key[0].as_py(), _by_kind(rows)

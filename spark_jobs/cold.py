@@ -11,105 +11,121 @@ nothing is claimed of the two together; `customers_together` are the customers o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, facts, forbidden, order_files, substitutes
+from spark_jobs import bundles, delta, order_files, parquet_files, substitutes
 from spark_jobs.facts import Job
-from spark_jobs.kernels import content, later, protocol, votes
+from spark_jobs.kernels import answered, bundling, content, later, protocol, votes
 from spark_jobs.kernels import shelf as shelves
+from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.cells import Cell, Ints
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.kernels.shelf import Shelf
-from tandem import config, release
-from tandem.bundle import LEVELS
+from spark_jobs.kernels.shop import Shop
 from tandem.rules import Cold, Rules
 from tandem.segments import ALL
 
 ANSWERS = """region string, anchor string, companion string, level int, confidence double, customers long,
 lift double, place int"""
+ANSWERED, OWN = "answered", "own"
+"""Kinds of `bundles.PACKED`: rows of ANSWERS, and what `bundles.LISTED` calls own."""
+NOTHING = pa.schema([("bundle_id", pa.string()), ("evidence", bundling.EVIDENCE)]).empty_table()
 
 
-def completed(job: Job, made: DataFrame, lists: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """`made` (rows of `bundles`) and `lists` (of `bundle_sets`) with answers for the products that have no list."""
-    made, lists = made.persist(), lists.persist()
-    found = _told_once(forbidden.possible(job, answers(job, missing(job, lists))), made).persist()
-    return made.unionByName(_bundles(job, found, made)), lists.unionByName(_lists(job, found))
+def completed(job: Job, lists: DataFrame, known: DataFrame) -> DataFrame:
+    """Answers for the products that `lists` (rows of `bundles.LISTED`) have no list for, written: rows like these.
+
+    `known` as `bundles.catalogue`. A task a region: about 200 bytes an answer, 400 a bundle, and the catalogue.
+    """
+    own = lists.select("region", F.lit(ALL), F.lit(OWN), "own")
+    values = answers(job, lists).union(own).union(known.select(F.lit(ALL), F.lit(ALL), "kind", "packed"))
+    return bundles.by_region(job, values).mapInArrow(_writer(job), bundles.LISTED)
 
 
-def missing(job: Job, lists: DataFrame) -> DataFrame:
-    """region, sku of the products that may be bundled and have no list for the whole region."""
-    regions = job.spark.createDataFrame([(name,) for name in job.regions.names], "region string")
-    listed = lists.where((F.col("segment") == ALL) & (F.size("bundles") > 0))
-    every = facts.catalogue(job).select("sku").crossJoin(F.broadcast(regions))
-    return every.join(listed.select("region", F.col("anchor").alias("sku")), ["region", "sku"], "left_anti")
+def _writer(job: Job) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    held, rules, files = bundles.holding(job), job.rules, bundles.Files.of_day(job)
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        values = bundles.by_place(batches)
+        for (region, _), found in values.items():
+            if ANSWERED in found:
+                shop = Shop(values[ALL, ALL][bundles.SHOP], held)
+                rows = answered.rows(found[ANSWERED], found.get(OWN, NOTHING), shop, rules, region)
+                yield files.write(region, rows)
+
+    return write
 
 
-def answers(job: Job, asked: DataFrame) -> DataFrame:
-    """ANSWERS for `asked` (region, sku). One task: about 120 bytes a line of an order, 300 a product."""
-    every = job.spark.createDataFrame([(name,) for name in job.regions.names], "region string")
-    priced = job.fact("prices").join(every, "region").groupBy("sku").agg(F.collect_set("region").alias("priced"))
-    wanted = asked.groupBy("sku").agg(F.collect_set("region").alias("asked"))
-    none = F.array().cast("array<string>")
-    products = (
-        substitutes.described(job)
-        .join(priced, "sku", "left")
-        .join(wanted, "sku", "left")
-        .withColumns({name: F.coalesce(name, none) for name in ("priced", "asked")})
-    )
+def answers(job: Job, lists: DataFrame) -> DataFrame:
+    """ANSWERS for the products that may be bundled and have no list for a whole region, as rows of `bundles.PACKED`.
+
+    `lists`: rows of `bundles.LISTED`. One task: about 120 bytes a line of an order, 300 a product.
+    """
+    products = substitutes.described(job).unionByName(lists.select("region", "own"), allowMissingColumns=True)
     bought = substitutes.in_one(order_files.packed(job))
-    return bought.cogroup(substitutes.in_one(products)).applyInArrow(_answerer(job), ANSWERS)
+    return bought.cogroup(substitutes.in_one(products)).applyInArrow(_answerer(job), bundles.PACKED)
 
 
 def _answerer(job: Job) -> Callable[[pa.Table, pa.Table], pa.Table]:
     k = {region.name: region.k for region in job.regions.region}
-    rules = job.rules
+    rules, prices = job.rules, parquet_files.held(job.settings, "prices", job.inputs.get("prices"))
+    types = (pa.string(), pa.string(), pa.string(), pa.binary())
 
     def answer(packed: pa.Table, products: pa.Table) -> pa.Table:
         bought = order_files.orders(packed, rules.learning.max_basket)
-        held = shelves.shelf(bought, products)
-        return pa.concat_tables(list(_answers(held, bought, products, k, rules)) or [_table([], held)])
+        listed = products.filter(pc.is_valid(products["region"]))
+        held = shelves.shelf(bought, products.filter(pc.is_null(products["region"])))
+        asked = dict.fromkeys(k, held.usable)
+        for region, own in zip(listed["region"].to_pylist(), listed["own"], strict=True):
+            asked[region] = held.usable & ~_among(held, shops.from_bytes(own.as_buffer())["anchor"])
+        priced = {region: _among(held, prices.rows(["sku"], region=region)["sku"]) for region in k}
+        found = _answers(held, bought, asked, priced, k, rules)
+        rows = [(table["region"][0].as_py(), ALL, ANSWERED, shops.to_bytes(table)) for table in found]
+        columns = zip(types, zip(*rows, strict=True) if rows else [()] * 4, strict=True)
+        return pa.table([pa.array(values, kind) for kind, values in columns], delta.names(bundles.PACKED))
 
     return answer
 
 
-def _answers(held: Shelf, bought: pa.Table, products: pa.Table, k: dict[str, int], rules: Rules) -> Iterator[pa.Table]:
-    row = pc.index_in(products["sku"], held.cell.skus).to_numpy()
-    asked = {region: _marked(held, row, products["asked"], region) for region in k}
+Masks = Mapping[str, NDArray[np.bool_]]
+"""By region: some items of the shelf."""
+
+
+def _answers(
+    held: Shelf, bought: pa.Table, asked: Masks, priced: Masks, k: dict[str, int], rules: Rules
+) -> Iterator[pa.Table]:
+    """ANSWERS for what is `asked`, a table for each region that has some, of what is `priced` there."""
     anchors = np.flatnonzero(np.any(list(asked.values()), axis=0)).astype(np.int32)
     if not len(anchors) or not len(bought):
         return
     found, level = by_likeness(held, read(held, anchors), anchors, min(k.values()), rules)
     for region, careful in k.items():
-        priced = _marked(held, row, products["priced"], region)
         here = asked[region][anchors]
-        fine = (found.companion >= 0) & (found.customers >= careful) & priced[np.maximum(found.companion, 0)]
+        fine = (found.companion >= 0) & (found.customers >= careful) & priced[region][np.maximum(found.companion, 0)]
         best = _first(votes.Votes(*(part[here] for part in found)), fine[here], rules.cold.per_anchor)
         kept = level[here]
         nothing = best.companion[:, 0] < 0
         if nothing.any():
-            common = by_popularity(held, anchors[here][nothing], bought["region"], region, priced, careful, rules)
+            lacking = anchors[here][nothing]
+            common = by_popularity(held, lacking, bought["region"], region, priced[region], careful, rules)
             for part, instead in zip(best, common, strict=True):
                 part[nothing] = instead
             kept[nothing] = votes.POPULAR
-        yield _table([(region, anchors[here], kept, best)], held)
+        if len(table := _table(region, anchors[here], kept, best, held)):
+            yield table
 
 
-def _marked(held: Shelf, row: NDArray[np.int64], regions: pa.ChunkedArray, region: str) -> NDArray[np.bool_]:
-    """Which items of the shelf have `region` among their `regions`; row: number of each product."""
-    lists = regions.combine_chunks()
-    owner = pc.list_parent_indices(lists).to_numpy()
-    marked = np.zeros(len(held.usable), bool)
-    marked[row[owner[pc.equal(pc.list_flatten(lists), region).to_numpy(zero_copy_only=False)]]] = True
-    return marked
+def _among(held: Shelf, skus: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which items of the shelf are among `skus`."""
+    return pc.is_in(held.cell.skus.cast(pa.string()), skus.combine_chunks()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 def read(held: Shelf, anchors: Ints) -> content.Vectors:
@@ -184,118 +200,25 @@ def _first(found: votes.Votes, fine: NDArray[np.bool_], top: int) -> votes.Votes
     return kept
 
 
-def _table(answered: list[tuple[str, Ints, Ints, votes.Votes]], held: Shelf) -> pa.Table:
+def _table(region: str, anchors: Ints, level: Ints, found: votes.Votes, held: Shelf) -> pa.Table:
     """Rows of ANSWERS."""
     skus = held.cell.skus.cast(pa.string())
     kinds = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.float64(), pa.int64(), pa.float64(), pa.int32())
-    schema = pa.schema(list(zip(delta.names(ANSWERS), kinds, strict=True)))
-    tables = [schema.empty_table()]
     popularity = held.cell.item_counts / max(held.cell.orders, 1)
-    for region, anchors, level, found in answered:
-        row, place = np.nonzero(found.companion >= 0)
-        companion, share = found.companion[row, place], found.share[row, place]
-        lift = np.where(level[row] == votes.POPULAR, 1.0, share / np.maximum(popularity[companion], 1e-12))
-        columns = (
-            pa.array([region] * len(row), pa.string()),
-            skus.take(pa.array(anchors[row])),
-            skus.take(pa.array(companion)),
-            level[row],
-            share,
-            found.customers[row, place].astype(np.int64),
-            lift,
-            (place + 1).astype(np.int32),
-        )
-        tables.append(pa.table(list(columns), schema=schema))
-    return pa.concat_tables(tables)
-
-
-def _told_once(found: DataFrame, made: DataFrame) -> DataFrame:
-    """`found` with one story for each bundle of a region, whoever lists it: its own counts where there are any.
-
-    Adds bundle_id, matched, basis, orders_together, customers_together and score; `counted` where the bundle is made.
-    """
-    from spark_jobs.bundles import bundle_id
-
-    pair = F.array_sort(F.array("anchor", "companion"))
-    level = F.array(*[F.lit(name) for name in LEVELS])[F.col("level")]
-    told = F.struct(
-        level.alias("matched"),
-        level.alias("basis"),
-        F.lit(0).cast("long").alias("orders_together"),
-        F.col("customers").alias("customers_together"),
-        "lift",
+    row, place = np.nonzero(found.companion >= 0)
+    companion, share = found.companion[row, place], found.share[row, place]
+    lift = np.where(level[row] == votes.POPULAR, 1.0, share / np.maximum(popularity[companion], 1e-12))
+    columns = (
+        pa.array([region] * len(row), pa.string()),
+        skus.take(pa.array(anchors[row])),
+        skus.take(pa.array(companion)),
+        level[row],
+        share,
+        found.customers[row, place].astype(np.int64),
+        lift,
+        (place + 1).astype(np.int32),
     )
-    rows = found.withColumn("bundle_id", bundle_id(pair)).withColumn("skus", pair).withColumn("told", told)
-    same = Window.partitionBy("region", "bundle_id").orderBy("level", "anchor")
-    counted = made.where(F.col("segment") == ALL).select("region", "bundle_id", F.col("evidence").alias("counted"))
-    joined = rows.withColumn("told", F.first("told").over(same)).join(counted, ["region", "bundle_id"], "left")
-    return joined.withColumn("evidence", F.coalesce("counted", "told"))
-
-
-def _bundles(job: Job, found: DataFrame, made: DataFrame) -> DataFrame:
-    """Rows of `bundles` for what is not made yet."""
-    new = found.where(F.col("counted").isNull())
-    best = new.groupBy("region", "bundle_id").agg(
-        F.first("skus").alias("skus"), F.first("evidence").alias("evidence"), F.max("confidence").alias("score")
-    )
-    currency = F.create_map(*[F.lit(part) for region in job.regions.region for part in (region.name, region.currency)])
-    return best.join(_components(job, best), "bundle_id").select(
-        F.lit(job.as_of).alias("as_of"),
-        "region",
-        F.lit(ALL).alias("segment"),
-        "bundle_id",
-        F.lit(_release_id(job)).alias("release_id"),
-        currency[F.col("region")].alias("currency"),
-        F.col("components").cast(made.schema["components"].dataType).alias("components"),
-        F.lit(0).alias("discount_bps"),
-        "score",
-        F.lit(None).cast("double").alias("expected_profit_cents"),
-        F.lit(None).cast(made.schema["pricing"].dataType).alias("pricing"),
-        "evidence",
-        F.lit(json.dumps(dict(sorted(job.inputs.items())))).alias("inputs"),
-    )
-
-
-def _components(job: Job, bundles: DataFrame) -> DataFrame:
-    """bundle_id, components: by SKU, each with its substitutes."""
-    sku = bundles.dropDuplicates(["bundle_id"]).select("bundle_id", F.posexplode("skus").alias("place", "sku"))
-    empty = F.array().cast("array<struct<sku:string,floor_cents:bigint>>")
-    component = F.struct(
-        "place",
-        "sku",
-        F.lit(1).alias("quantity"),
-        F.lit(None).cast("long").alias("floor_cents"),
-        F.coalesce("substitutes", empty).alias("substitutes"),
-    )
-    placed = F.array_sort(F.collect_list(component))
-    parts = F.transform(
-        placed, lambda part: F.struct(part["sku"], part["quantity"], part["floor_cents"], part["substitutes"])
-    )
-    return sku.join(substitutes.repairs(job), "sku", "left").groupBy("bundle_id").agg(parts.alias("components"))
-
-
-def _lists(job: Job, found: DataFrame) -> DataFrame:
-    """Rows of `bundle_sets`."""
-    place = F.struct("place", "bundle_id", "confidence", F.col("evidence.matched").alias("matched"))
-    placed = F.array_sort(F.collect_list(place))
-    return (
-        found.groupBy("region", "anchor")
-        .agg(placed.alias("placed"))
-        .select(
-            F.lit(job.as_of).alias("as_of"),
-            "region",
-            F.lit(ALL).alias("segment"),
-            "anchor",
-            F.lit(_release_id(job)).alias("release_id"),
-            F.transform("placed", lambda each: F.struct(each["bundle_id"], each["confidence"], each["matched"])).alias(
-                "bundles"
-            ),
-        )
-    )
-
-
-def _release_id(job: Job) -> str:
-    return release.release_id(job.as_of, job.inputs, config.digest(job.settings.config_folder))
+    return pa.table(list(columns), schema=pa.schema(list(zip(delta.names(ANSWERS), kinds, strict=True))))
 
 
 def evaluated(job: Job) -> list[Measure]:

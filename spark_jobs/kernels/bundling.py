@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
@@ -131,7 +132,7 @@ def may_meet(left: Ints, right: Ints, held: list[Held]) -> Mask:
 
 
 def complete(items: Ints, held: list[Held]) -> Mask:
-    """Which sets (shape (sets, 4), numbers of the shop) hold for each product what it is always with."""
+    """Which sets (shape (sets, most), numbers of the shop) hold for each product what it is always with."""
     good = np.ones(len(items), bool)
     for rule in held:
         if rule.rule.action == "always_with":
@@ -328,20 +329,31 @@ def offers(
 def _allowed(pool: _Pool, shop: Shop, rules: Rules, window: Window, held: list[Held]) -> Mask:
     """Which bundles no rule of this window forbids, and are sane in this region's prices unless pinned."""
     items = pool.items
-    good = complete(items, held) & (items >= 0).any(1)
+    good = lawful(items, held) & (items >= 0).any(1)
     price = shop.prices(window.region)
     asked = pc.is_in(pool.ids, pa.array([bundle_id((sku, 1) for sku in pin.skus) for pin in shop.pins], pa.string()))
     priced = asked.to_numpy(zero_copy_only=False)
+    for both, one, other in _members(items):
+        good[both] &= priced[both] | sane(price[one], price[other], rules.bundling.max_price_ratio)
+    return good
+
+
+def lawful(items: Ints, held: list[Held]) -> Mask:
+    """Which sets (shape (sets, most), numbers of the shop, -1 fills) no rule of `held` forbids."""
+    good = complete(items, held)
     for rule in held:
         if rule.excludes:
             good &= ~((items >= 0) & rule.products[items]).any(1)
-    for left in range(LARGEST):
-        for right in range(left + 1, LARGEST):
-            both = np.flatnonzero(items[:, right] >= 0)
-            one, other = items[both, left], items[both, right]
-            good[both] &= may_meet(one, other, held)
-            good[both] &= priced[both] | sane(price[one], price[other], rules.bundling.max_price_ratio)
+    for both, one, other in _members(items):
+        good[both] &= may_meet(one, other, held)
     return good
+
+
+def _members(items: Ints) -> Iterator[tuple[NDArray[np.int64], Ints, Ints]]:
+    """For each two places of a set: the sets that have both, and what they have there."""
+    for left, right in combinations(range(items.shape[1]), 2):
+        both = np.flatnonzero(items[:, right] >= 0)
+        yield both, items[both, left], items[both, right]
 
 
 def _offered(pool: _Pool, window: Window) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -404,7 +416,7 @@ def _by_preference(
     companion = np.where(items[:, 0] == anchor[pair], items[:, 1], items[:, 0])
     wish = _keys(shop, shop.numbers(preferred["anchor"]), shop.numbers(preferred["companion"]))
     order = np.argsort(wish, kind="stable")
-    rank = preferred["place"].to_numpy()[order]
+    rank = preferred["place"].to_numpy().astype(np.int64)[order]
     asked = _keys(shop, anchor[pair], companion)
     spot = np.minimum(np.searchsorted(wish[order], asked), max(len(wish) - 1, 0))
     found = (wish[order][spot] == asked) if len(wish) else np.zeros(len(asked), bool)
@@ -509,7 +521,7 @@ def _pairs_of(found: Offers) -> NDArray[np.int64]:
 
 
 _SUBSTITUTE = pa.struct([("sku", pa.string()), ("floor_cents", pa.int64())])
-_COMPONENT = pa.struct(
+COMPONENT = pa.struct(
     [
         ("sku", pa.string()),
         ("quantity", pa.int32()),
@@ -517,7 +529,7 @@ _COMPONENT = pa.struct(
         ("substitutes", pa.list_(_SUBSTITUTE)),
     ]
 )
-_EVIDENCE = pa.struct(
+EVIDENCE = pa.struct(
     [
         ("matched", pa.string()),
         ("basis", pa.string()),
@@ -526,17 +538,17 @@ _EVIDENCE = pa.struct(
         ("lift", pa.float64()),
     ]
 )
-_LISTED = pa.struct([("bundle_id", pa.string()), ("confidence", pa.float64()), ("matched", pa.string())])
+LISTED = pa.struct([("bundle_id", pa.string()), ("confidence", pa.float64()), ("matched", pa.string())])
 ROWS = pa.schema(
     [
         ("region", pa.string()),
         ("segment", pa.string()),
         ("anchor", pa.string()),
-        ("bundles", pa.list_(_LISTED)),
+        ("bundles", pa.list_(LISTED)),
         ("bundle_id", pa.string()),
-        ("components", pa.list_(_COMPONENT)),
+        ("components", pa.list_(COMPONENT)),
         ("score", pa.float64()),
-        ("evidence", _EVIDENCE),
+        ("evidence", EVIDENCE),
     ]
 )
 """What a window puts into the tables: rows with an anchor are lists (`bundle_sets`), rows without are `bundles`."""
@@ -545,10 +557,11 @@ ROWS = pa.schema(
 def rows(found: Offers, shop: Shop, rules: Rules, window: Window) -> pa.Table:
     """The window's lists and its bundles, rows of ROWS: lists by anchor, then bundles by id."""
     parts = (_lists(found, shop), _bundles(found, shop, rules, window))
-    return pa.concat_tables([_as_rows(part, window) for part in parts])
+    return pa.concat_tables([as_rows(part, window) for part in parts])
 
 
-def _as_rows(part: pa.Table, window: Window) -> pa.Table:
+def as_rows(part: pa.Table, window: Window) -> pa.Table:
+    """`part` with all columns of ROWS."""
     here = {"region": window.region, "segment": window.segment}
     columns = [
         part[field.name].cast(field.type)
@@ -571,7 +584,7 @@ def _lists(found: Offers, shop: Shop) -> pa.Table:
             pa.array(found.confidence),
             _matched(found.pool.level[found.bundle]),
         ],
-        fields=list(_LISTED),
+        fields=list(LISTED),
     )
     ends = pa.array(np.append(firsts, len(found.anchor)).astype(np.int32))
     return pa.table({"anchor": shop.skus.take(pa.array(anchors)), "bundles": pa.ListArray.from_arrays(ends, entries)})
@@ -621,7 +634,7 @@ def _bundles(found: Offers, shop: Shop, rules: Rules, window: Window) -> pa.Tabl
     return pa.table(
         {
             "bundle_id": found.pool.ids.take(pa.array(listed)),
-            "components": _components(found.pool.items[listed], shop, rules, window),
+            "components": components(found.pool.items[listed], shop, rules, window),
             "score": pa.array(worth(found.pool)[listed]),
             "evidence": _evidence(found.pool, listed, rules.learning.min_orders_together),
         }
@@ -644,11 +657,11 @@ def _evidence(pool: _Pool, listed: NDArray[np.int64], enough: int) -> pa.Array:
             pa.array(customers),
             pa.array(_lift(pool, listed)),
         ],
-        fields=list(_EVIDENCE),
+        fields=list(EVIDENCE),
     )
 
 
-def _components(items: Ints, shop: Shop, rules: Rules, window: Window) -> pa.ListArray:
+def components(items: Ints, shop: Shop, rules: Rules, window: Window) -> pa.ListArray:
     """Each bundle's components, by SKU, each with the substitutes that may stand in for it there."""
     row, spot = np.nonzero(items >= 0)
     item = items[row, spot]
@@ -659,17 +672,17 @@ def _components(items: Ints, shop: Shop, rules: Rules, window: Window) -> pa.Lis
     substitutes = pa.StructArray.from_arrays(
         [stands_in, pa.nulls(len(stands_in), pa.int64())], fields=list(_SUBSTITUTE)
     )
-    components = pa.StructArray.from_arrays(
+    parts = pa.StructArray.from_arrays(
         [
             shop.skus.take(pa.array(item)),
             pa.array(np.ones(len(item), np.int32)),
             pa.nulls(len(item), pa.int64()),
             pa.ListArray.from_arrays(ends, substitutes),
         ],
-        fields=list(_COMPONENT),
+        fields=list(COMPONENT),
     )
     bundle_ends = pa.array(np.concatenate(([0], np.cumsum((items >= 0).sum(1)))).astype(np.int32))
-    return pa.ListArray.from_arrays(bundle_ends, components)
+    return pa.ListArray.from_arrays(bundle_ends, parts)
 
 
 def _substitutes(items: Ints, row: np.ndarray, spot: np.ndarray, shop: Shop, window: Window) -> Ints:
@@ -682,7 +695,7 @@ def _substitutes(items: Ints, row: np.ndarray, spot: np.ndarray, shop: Shop, win
     for rule in held:
         if rule.excludes:
             good &= ~rule.products[others]
-    for place in range(LARGEST):
+    for place in range(items.shape[1]):
         other = items[row, place][:, None]
         good &= (other < 0) | (others != other)
         apart = (other >= 0) & (spot[:, None] != place)

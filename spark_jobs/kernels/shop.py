@@ -1,7 +1,7 @@
 """What is known of a catalogue where bundles are made: categories, prices, neighbours and rules, as one Arrow table.
 
-The table travels as one value (Arrow's stream format) to every task that makes or lists bundles: about 60 bytes a
-product, 40 a price and 40 a neighbour.
+The table travels as one value (Arrow's stream format, compressed) to every task that makes or lists bundles, where it
+takes about 60 bytes a product, 40 a price and 40 a neighbour.
 """
 
 from __future__ import annotations
@@ -155,6 +155,22 @@ class Shop:
         return self.rows.filter(pc.equal(self.rows["kind"], kind))
 
 
+def rows(
+    kind: str,
+    sku: pa.ChunkedArray,
+    other: pa.ChunkedArray,
+    more: pa.ChunkedArray | None = None,
+    number: pa.ChunkedArray | None = None,
+) -> pa.Table:
+    """Rows of SCHEMA of one kind; what is not given is null."""
+    given = {"kind": pa.repeat(kind, len(sku)), "sku": sku, "other": other, "more": more, "number": number}
+    columns = [
+        pa.nulls(len(sku), field.type) if given[field.name] is None else given[field.name].cast(field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(columns, schema=SCHEMA)
+
+
 def places(groups: Ints) -> NDArray[np.int64]:
     """0, 1, 2 … within each run of the same group."""
     firsts = np.flatnonzero(np.diff(groups, prepend=-1))
@@ -184,9 +200,9 @@ def with_rules(rows: pa.Table, resolved: Sequence[Resolved]) -> pa.Table:
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """`table` in Arrow's stream format."""
+    """`table` in Arrow's stream format, compressed: a shuffle would pay for every byte again and again."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 

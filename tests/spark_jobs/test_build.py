@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from spark_jobs import build, bundles, order_files, segments
+from spark_jobs import build, order_files, segments
 from spark_jobs.facts import Job
 from tandem.bundle import bundle_id
 from tandem.errors import ConfigError
@@ -203,15 +203,6 @@ def test_a_wrong_predicate_is_one_line_that_names_file_segment_and_columns(
     assert "'x'" in message
     assert wrong in message
     assert "recency_days" in message
-
-
-def test_bundle_ids_are_the_same_in_spark_and_python(spark: Any):
-    from pyspark.sql import functions as F
-
-    skus = [["a", "b"], ["10", "9"], ["ä", "é", "日本"]]
-    held = spark.createDataFrame([(sorted(each),) for each in skus], "skus array<string>")
-    made = [row[0] for row in held.select(bundles.bundle_id(F.col("skus"))).collect()]
-    assert made == [bundle_id((sku, 1) for sku in each) for each in skus]
 
 
 def test_inputs_pin_the_versions_that_are_read(spark: Any, shop: Shop):

@@ -10,11 +10,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from spark_jobs import build, bundles, forbidden
+from spark_jobs import build, bundles
 from spark_jobs.facts import Job
-from tandem import merchandising
 from tandem.bundle import bundle_id
-from tandem.merchandising import Product
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import AS_OF, PRODUCTS
 from warehouse import gate, lake
@@ -41,22 +39,7 @@ def ruled(settings: Settings) -> dict[tuple[str, str], dict[tuple[str, ...], dic
     return found
 
 
-def forbidden_pairs_are_those_that_no_bundle_may_hold(spark: Any, job: Job) -> None:
-    sold = [sku for sku in PRODUCTS if sku not in ("old", "bag")]
-    pairs = [(region, a, b) for region in ("north", "south") for a in sold for b in sold if a != b]
-    found = forbidden.possible(job, spark.createDataFrame(pairs, "region string, anchor string, companion string"))
-    products = [Product(sku, "", PRODUCTS[sku][0]) for sku in sold]
-    resolved = merchandising.resolve(job.rules.rule, [], products, AS_OF)
-    wanted = {
-        pair for pair in pairs if merchandising.possible(pair[1:], [r for r in resolved if r.covers(pair[0], "*")])
-    }
-    assert {tuple(row) for row in found.collect()} == wanted
-    assert len(wanted) < len(pairs)
-
-
-def test_the_rules_of_the_guide_do_what_it_says(
-    spark: Any, shop: Shop, job_of: JobOf, capsys: pytest.CaptureFixture[str]
-):
+def test_the_rules_of_the_guide_do_what_it_says(spark: Any, shop: Shop, capsys: pytest.CaptureFixture[str]):
     guide = GUIDE.read_text(encoding="utf-8")
     settings = shop()
     path = settings.config_folder / "rules.toml"
@@ -82,7 +65,6 @@ def test_the_rules_of_the_guide_do_what_it_says(
     for made in found.values():
         told = made.get(("cheese", "pasta", "pesto"))
         assert told is None or told["basis"] == "rule" or told["customers_together"] >= 3
-    forbidden_pairs_are_those_that_no_bundle_may_hold(spark, job_of(settings))
     assert [row for row in gate.measure(settings, AS_OF) if row.gate == "max_below_k" and not row.passed] == []
 
 

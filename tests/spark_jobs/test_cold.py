@@ -71,7 +71,6 @@ def _answered(
             "skus": pa.array([held for _, _, held in orders], pa.list_(pa.string())),
         }
     )
-    lists = pa.list_(pa.string())
     products = pa.table(
         {
             "sku": list(every),
@@ -79,11 +78,13 @@ def _answered(
             "brand": pa.array([""] * len(every), pa.string()),
             "category": pa.array([category for _, category in every.values()], pa.string()),
             "price": pa.array([None] * len(every), pa.float64()),
-            "priced": pa.array([[r for r in REGIONS if priced is None or priced(r, sku)] for sku in every], lists),
-            "asked": pa.array([REGIONS if sku in new else [] for sku in every], lists),
         }
     )
-    tables = list(cold._answers(shelf.shelf(bought, products), bought, products, dict.fromkeys(REGIONS, k), Rules()))
+    held = shelf.shelf(bought, products)
+    skus = held.cell.skus.to_pylist()
+    asked = {region: np.isin(skus, list(new)) for region in REGIONS}
+    sold = {region: np.array([priced is None or priced(region, sku) for sku in skus], bool) for region in REGIONS}
+    tables = list(cold._answers(held, bought, asked, sold, dict.fromkeys(REGIONS, k), Rules()))
     found: dict[tuple[str, str], list[tuple[str, str, float]]] = {}
     for row in pa.concat_tables(tables).to_pylist() if tables else []:
         assert row["customers"] >= k
