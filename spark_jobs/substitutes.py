@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, GroupedData, Window
+from pyspark.sql import DataFrame, GroupedData
 from pyspark.sql import functions as F
 
 from spark_jobs import delta, embeddings, facts, order_files, parquet_files
@@ -149,24 +149,6 @@ def _rows(skus: pa.Array, made: swaps.Substitutes) -> pa.Table:
         "rank": made.rank,
     }
     return pa.table(columns)
-
-
-def of_day(job: Job) -> DataFrame:
-    return delta.read_day(job.spark, job.settings, "substitutes", job.as_of)
-
-
-def repairs(job: Job) -> DataFrame:
-    """sku, substitutes: what may stand in for each product in a bundle, best first, floors still unknown."""
-    best = Window.partitionBy("sku").orderBy("rank")
-    kept = (
-        of_day(job)
-        .withColumn("place", F.row_number().over(best))
-        .where(F.col("place") <= job.rules.bundling.substitutes)
-    )
-    placed = F.array_sort(F.collect_list(F.struct("place", "substitute")))
-    floor = F.lit(None).cast("long").alias("floor_cents")
-    stands_in = F.transform("placed", lambda entry: F.struct(entry["substitute"].alias("sku"), floor))
-    return kept.groupBy("sku").agg(placed.alias("placed")).select("sku", stands_in.alias("substitutes"))
 
 
 def evaluated(job: Job) -> list[Measure]:
