@@ -39,7 +39,7 @@ def _segments(job: Job) -> None:
     made = segments.made(job)
     _replace_day(job, "segment_decisions", made.decisions)
     _replace_day(job, "segment_models", made.models)
-    delta.replace_day(made.members, job.settings, "segment_members", job.as_of)
+    segments.write(job, made.members)
 
 
 def _affinity(job: Job) -> None:

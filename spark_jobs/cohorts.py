@@ -26,12 +26,13 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, order_files
+from spark_jobs import delta, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cohorts as kernel
 from spark_jobs.kernels import customers
 from spark_jobs.kernels.protocol import LEARNED_SHARE
 from spark_jobs.order_files import Batches
+from spark_jobs.parquet_files import Held
 from tandem import segments as segments_file
 from warehouse import lake
 from warehouse.tables import TABLES
@@ -46,7 +47,6 @@ MOVED = 1.0
 SLICES = ("tuned", "judged", "whole")
 """Learned from the days before the first cut, before the second, and from all: see `cuts`."""
 LINES = ["order_id", "ordered_at", "sku", "quantity", "net_cents", "customer_id"]
-PRODUCTS = pa.schema({"sku": pa.string(), "category": pa.string()})
 PACKED = "place int, packed binary"
 HELD = "place int, region string, days array<int>, packed binary"
 """Orders of a region: its number, its name, the days (from 1970-01-01) of its baskets, and `customers.Orders`."""
@@ -157,8 +157,7 @@ class Counting:
     """How often features were bought: products themselves (`level` 0), or their categories down to a level."""
 
     level: int
-    products: order_files.Folder
-    files: Sequence[order_files.File]
+    products: Held
     before: tuple[int, int, int]
     """The day that each of SLICES ends before."""
     max_basket: int
@@ -167,8 +166,7 @@ class Counting:
         """The feature of each product; null where it has none."""
         if not self.level:
             return skus
-        read = [rows for file in self.files for rows in order_files.read(self.products, file, PRODUCTS.names)]
-        known = pa.concat_tables([PRODUCTS.empty_table(), *(rows.cast(PRODUCTS) for rows in read)])
+        known = self.products.rows(["sku", "category"])
         paths = known["category"].combine_chunks().dictionary_encode()
         cut = [" > ".join(path.split(" > ")[: self.level]) for path in paths.dictionary.to_pylist()]
         return pa.array(cut, pa.string()).take(paths.indices.take(pc.index_in(skus, known["sku"])))
@@ -185,8 +183,7 @@ def counting(job: Job, cut: tuple[int, int] | None) -> Counting:
     """How the job counts features."""
     return Counting(
         job.segments.learned.level,
-        order_files.folder(job.settings, "products"),
-        order_files.active(job.settings, "products", job.inputs.get("products")),
+        parquet_files.held(job.settings, "products", job.inputs.get("products")),
         (*(cut or (0, 0)), (job.as_of - date(1970, 1, 1)).days),
         job.rules.learning.max_basket,
     )

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, order_files
+from spark_jobs import delta, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import hierarchy, responses, sold
 from spark_jobs.kernels.protocol import RESAMPLES, SEED, Measure
@@ -42,7 +42,6 @@ ENOUGH_PRODUCTS = 10
 NAMED = 12
 """Categories that are told by name: those that sell most."""
 LINES = ["ordered_at", "sku", "quantity", "net_cents", "unit_price_cents", "list_price_cents", "customer_id"]
-PRODUCTS = pa.schema({"sku": pa.string(), "category": pa.string()})
 PACKED = "top string, region string, packed binary"
 """A top category's part of what a region sold, see `sold.Sold`."""
 FITTED = "region string, category string, own double, error double, products long, weeks long, units double"
@@ -68,13 +67,11 @@ def elasticities(job: Job, *, before: date | None = None) -> DataFrame:
 
 
 def _reader(job: Job, found: order_files.Plan, groups: list[list[order_files.File]]) -> Batches:
-    where = order_files.folder(job.settings, "products")
-    files = order_files.active(job.settings, "products", job.inputs.get("products"))
+    held = parquet_files.held(job.settings, "products", job.inputs.get("products"))
     end_day = (job.as_of - date(1970, 1, 1)).days
 
     def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        read = [rows for file in files for rows in order_files.read(where, file, ["sku", "category"])]
-        products = pa.concat_tables(read).cast(PRODUCTS) if read else PRODUCTS.empty_table()
+        products = held.rows(["sku", "category"])
         for batch in numbers:
             for number in batch["id"].to_pylist():
                 for region, rows in order_files.window(found, groups[number], LINES):

@@ -177,6 +177,22 @@ def unpacked(value: pa.Scalar) -> lines.Part:
     return part
 
 
+def of_table(job: Job, table: str, columns: list[str], how: Callable[[pa.Table], pa.Table], schema: str) -> DataFrame:
+    """What `how` makes of rows (`columns`) of a table's pinned version, LINES or a row group of a file at once."""
+    where = folder(job.settings, table)
+    files = sorted(active(job.settings, table, job.inputs.get(table)), key=lambda file: (-file.bytes, file.path))
+    groups = dealt(files, 2 * max(2, job.settings.shuffle_partitions))
+
+    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                for file in groups[number]:
+                    for rows in read(where, file, columns):
+                        yield from how(rows).combine_chunks().to_batches()
+
+    return job.spark.range(0, len(groups), 1, max(len(groups), 1)).mapInArrow(read_groups, schema)
+
+
 def sales_files(job: Job, found: Plan) -> list[File]:
     """The files of sales_lines that may hold orders of the plan, largest first."""
     months = {f"{found.since:%Y-%m}", f"{found.before:%Y-%m}"}

@@ -1,17 +1,24 @@
-"""Which customer is in which segment, learned or by a predicate of segments.toml, and which segments are published."""
+"""Which customer is in which segment, learned or by a predicate of segments.toml, and which segments are published.
+
+Memory: see `cohorts` and `trial`; a task that reads customers holds a million of them or a row group with their
+attributes, one that writes members its region's (about 60 bytes each).
+"""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import cohorts, delta, facts, trial
+from spark_jobs import cohorts, delta, facts, in_tasks, order_files, parquet_files, trial
 from spark_jobs.facts import Job
 from spark_jobs.kernels import customers, placebo
 from spark_jobs.kernels.protocol import Measure
@@ -20,6 +27,7 @@ from tandem import config
 from tandem.errors import ConfigError
 from tandem.money import EXPONENTS
 from tandem.segments import ALL, EVERYONE, Segment
+from warehouse.tables import SEGMENT_MEMBERS
 
 BEHAVIOUR = """region string, customer_id string, _before int, recency_days int, frequency long, spend_cents long,
 spend double"""
@@ -58,6 +66,26 @@ def made(job: Job) -> Made:
 def members(job: Job) -> DataFrame:
     """One row per region and customer with an order in the window: segment_members."""
     return made(job).members
+
+
+def write(job: Job, members: DataFrame) -> None:
+    """Replace the day's rows of segment_members, a file for each region; a task holds its region's rows."""
+    regions, where = job.regions.names, order_files.folder(job.settings, SEGMENT_MEMBERS.name)
+    day = {"as_of": f"{job.as_of}"}
+
+    def write_region(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held = [batch for batch in batches if len(batch)]
+        if held:
+            rows = pa.Table.from_batches(held)
+            region = {"region": regions[rows["place"][0].as_py()]}
+            kept = rows.drop_columns(["place", "as_of", "region"])
+            file = parquet_files.write(where, SEGMENT_MEMBERS, day | region, kept)
+            yield pa.record_batch([pa.array([pickle.dumps(file)])], ["written"])
+
+    placed = members.withColumn("place", trial.place(regions)).repartitionById(len(regions), "place")
+    written = in_tasks.collected(placed.mapInArrow(write_region, "written binary"))
+    files = [pickle.loads(row.written) for row in written]  # noqa: S301 - this job's own
+    parquet_files.replace_day(job.settings, SEGMENT_MEMBERS.name, job.as_of, files)
 
 
 def published(job: Job) -> DataFrame:
@@ -162,18 +190,37 @@ def _days(day: date) -> int:
 
 def _names(job: Job) -> list[str]:
     """The attributes that the customers file has."""
-    pairs = job.fact("customers").select(F.explode("attributes.name").alias("name"))
-    names = {row.name for row in pairs.distinct().collect()}
-    return sorted(names - set(delta.names(BEHAVIOUR)))
+
+    def named(rows: pa.Table) -> pa.Table:
+        return pa.table([pc.unique(_pairs(rows).field("name"))], ["name"])
+
+    found = order_files.of_table(job, "customers", ["attributes"], named, "name string").distinct().collect()
+    return sorted({row.name for row in found} - set(delta.names(BEHAVIOUR)))
 
 
 def _attributes(job: Job, names: list[str]) -> DataFrame:
     """One column per attribute of the customers file."""
 
-    def of(name: str) -> Column:
-        return F.get(F.filter("attributes", lambda pair: pair["name"] == name), 0)["value"].alias(name)
+    def columns(rows: pa.Table) -> pa.Table:
+        pairs, of = _pairs(rows), pc.list_parent_indices(rows["attributes"]).to_numpy()
+        found = [rows["customer_id"].cast(pa.string())]
+        for name in names:
+            own = np.flatnonzero(pc.equal(pairs.field("name"), name).to_numpy(zero_copy_only=False))
+            place = np.full(len(rows), -1)
+            place[of[own][::-1]] = own[::-1]  # the first of a name, should there be two
+            found.append(pairs.field("value").take(pa.array(place, mask=place < 0)))
+        return pa.table(found, ["customer_id", *names])
 
-    return job.fact("customers").select("customer_id", *map(of, names))
+    wanted = ["customer_id", "attributes"]
+    return order_files.of_table(job, "customers", wanted, columns, ", ".join(["customer_id string", *_typed(names)]))
+
+
+def _pairs(rows: pa.Table) -> pa.StructArray:
+    return pc.list_flatten(rows["attributes"]).combine_chunks()
+
+
+def _typed(names: list[str]) -> list[str]:
+    return [f"`{name.replace('`', '``')}` string" for name in names]
 
 
 def _segment(job: Job, names: list[str]) -> Column:
@@ -181,8 +228,7 @@ def _segment(job: Job, names: list[str]) -> Column:
 
     Raises ConfigError naming the segment whose predicate is no SQL or names what is not there.
     """
-    attributes = [f"`{name.replace('`', '``')}` string" for name in names]
-    known = job.spark.createDataFrame([], ", ".join([BEHAVIOUR, *attributes]))
+    known = job.spark.createDataFrame([], ", ".join([BEHAVIOUR, *_typed(names)]))
     found = F.lit(EVERYONE)
     for wanted in reversed(job.segments.segment):
         if set(wanted.requires) <= set(known.columns):

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from spark_jobs.cohorts import Learned, unpacked
@@ -82,14 +82,18 @@ def decisions(job: Job, held: DataFrame, labels: DataFrame, cut: Cut, learned: L
     found: dict[Key, dict[str, Any]] = {}
     if cut:
         regions = job.regions.names
-        place = F.array_position(F.array(*[F.lit(name) for name in regions]), F.col("region")) - 1
-        known = labels.select(place.cast("int").alias("place"), *KNOWN)
+        known = labels.select(place(regions).alias("place"), *KNOWN)
         both = held.select("place", "packed").unionByName(known, allowMissingColumns=True)
         asker = _asker(regions, cut, job.rules.learning.max_basket)
         asked = both.repartitionById(len(regions), "place").mapInArrow(asker, ASKED)
         decided = asked.groupBy(F.lit("all").alias("all")).applyInArrow(_decide, DECIDED)
         found = {_key(row): row for row in decided.toArrow().to_pylist()}
     return _rows(job, found, _wanted(job, learned), cut)
+
+
+def place(regions: list[str]) -> Column:
+    """The number of a row's region."""
+    return (F.array_position(F.array(*[F.lit(name) for name in regions]), F.col("region")) - 1).cast("int")
 
 
 def _asker(regions: list[str], cut: tuple[int, int], max_basket: int) -> Batches:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spark_jobs import build, segments, trial
+from spark_jobs import build, parquet_files, segments, trial
+from spark_jobs.cohorts import Counting
 from spark_jobs.kernels import cohorts, customers, placebo
 from spark_jobs.kernels.protocol import Orders, orders_of
 from tandem.segments import EVERYONE
@@ -221,6 +222,16 @@ def tastes(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def table(settings: Settings, name: str, day: dt.date = DAY) -> list[dict[str, Any]]:
     rows = lake.open_table(settings, name).to_pyarrow_table(filters=[("as_of", "=", day)]).to_pylist()
     return sorted(rows, key=str)
+
+
+def test_products_are_compared_by_themselves_or_by_their_categories_down_to_a_level(tastes: Settings):
+    held = parquet_files.held(tastes, "products")
+    found = {
+        level: Counting(level, held, (0, 0, 1), 99).features(pa.array(["p00", "p18", "new"])) for level in range(3)
+    }
+    assert found[0].to_pylist() == ["p00", "p18", "new"]
+    assert found[1].to_pylist() == ["Food", "Food", None]
+    assert found[2].to_pylist() == ["Food > Taste 0", "Food > Odd", None]
 
 
 @pytest.mark.spark
