@@ -193,31 +193,9 @@ def fetch(settings: Settings) -> None:
         if fresh.exists():
             fresh.replace(archive)
     if settings.spark_is_local:
-        _compile_kernels()
+        from spark_jobs import compiled
 
-
-def _compile_kernels() -> None:
-    """Count one order and rank its products, so that Numba's cache holds the kernels before a job needs them."""
-    import numpy as np
-    import pyarrow as pa
-
-    from spark_jobs.kernels import baselines, cells, cover, history, judged, lines, nearest, pairs, sets
-
-    cell = cells.cell(pa.chunked_array([["someone"]]), pa.chunked_array([[["a", "b"]]]))
-    pairs.best_companions(cell, min_customers=1, top=1, damping=0.0)
-    at = pa.array([0, 1, 0], pa.timestamp("us", "UTC"))
-    bought = pa.table({"order_id": ["1", "1", "2"], "ordered_at": at, "sku": ["a", "b", "a"], "customer_id": ["c"] * 3})
-    part = lines.packed(bought, "here", {}, "everyone")
-    lines.joined([part, part], decay=lines.Decay(1, 0, 1), max_basket=2, max_item_orders=2)
-    list(nearest.nearest(np.ones((2, 1), np.float32), np.array([0, 1], np.int32), alike=1, others=1))
-    sets.frequent_sets(cell, min_orders=1, min_customers=1)
-    one = np.array([1], np.int32)
-    cover.choose(one, np.ones(1), np.array([0, 1], np.int64), one, np.zeros(2, np.int32), per_anchor=1)
-    orders = pa.table({"customer": ["c"] * 12, "day": list(range(12)), "skus": [["a", "b"]] * 12})
-    named = pa.table({name: ["a", "b"] for name in ("sku", "category", "brand")} | {"price": [1.0, 2.0]})
-    shop = history.history(orders, named.append_column("worth", named["price"]))
-    asked = {"damping": 0.2, "tail_weight": 0.3, "frontier": (), "rank": True, "more": baselines.BASELINES}
-    list(judged.judged("*", shop, 10, None, **asked))
+        compiled.compile_all()
 
 
 WARM = """
