@@ -29,7 +29,7 @@ from spark_jobs import affinity, delta, facts, order_files, parquet_files, segme
 from spark_jobs.facts import Job
 from spark_jobs.kernels import bundling, completion, cut, lines
 from spark_jobs.kernels import shop as shops
-from spark_jobs.kernels.protocol import Measure
+from spark_jobs.kernels.protocol import MEASURED, Measure
 from spark_jobs.kernels.shop import Shop
 from spark_jobs.order_files import Folder
 from spark_jobs.parquet_files import Written
@@ -49,6 +49,14 @@ PREFERRED_FIRST = 20
 """Of the ranker's companions, so many say in which order an anchor's pairs stand."""
 SPARE = 3
 """Substitutes that are looked at beyond those kept: they come in where a rule forbids one."""
+
+
+def write(job: Job) -> None:
+    """Replace the day's rows of bundles and bundle_sets; products without a set of their own get answers of `cold`."""
+    from spark_jobs import cold  # which writes its answers as these are written
+
+    lists, known = arranged(job)
+    replace_day(job, lists.unionByName(cold.completed(job, lists, known)))
 
 
 def arranged(job: Job) -> tuple[DataFrame, DataFrame]:
@@ -318,9 +326,6 @@ def evaluated(job: Job) -> list[Measure]:
 def _before_any_trial(rows: pa.Table) -> pa.Table:
     """Without what factors and substitutes say: they were learned from the orders that are asked, too."""
     return rows.filter(pc.invert(pc.is_in(rows["kind"], pa.array(["agreed", "alike", "apart"]))))
-
-
-MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 
 
 def _asker(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:

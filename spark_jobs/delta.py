@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from tandem.settings import Settings
+from warehouse import lake
 from warehouse.tables import TABLES, Table
 
 
@@ -36,6 +38,13 @@ def read(spark: SparkSession, settings: Settings, table: str, inputs: Mapping[st
 
 def read_day(spark: SparkSession, settings: Settings, table: str, as_of: date) -> DataFrame:
     return read(spark, settings, table).where(F.col("as_of") == F.lit(as_of))
+
+
+def put_day(rows: pa.Table, settings: Settings, table: str, as_of: date) -> None:
+    """`replace_day` of rows that are here already, as they grow with neither orders nor customers."""
+    declared = TABLES[table]
+    typed = rows.select(declared.names).cast(lake.arrow_schema(declared))
+    lake.replace(settings, declared, typed, f"as_of = '{as_of}'")
 
 
 def replace_day(rows: DataFrame, settings: Settings, table: str, as_of: date) -> None:

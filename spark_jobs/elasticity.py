@@ -49,6 +49,11 @@ SHRUNK = """region string, category string, elasticity double, low double, high 
 own_error double, products long, weeks long, units double, shrunk_from string, reasonable boolean"""
 
 
+def write(job: Job) -> None:
+    """Replace the day's rows of elasticities."""
+    delta.put_day(elasticities(job).toArrow(), job.settings, "elasticities", job.as_of)
+
+
 def elasticities(job: Job, *, before: date | None = None) -> DataFrame:
     """The elasticities table of the day, learned from the window before `before` (default: as_of).
 

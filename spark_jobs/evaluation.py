@@ -21,6 +21,7 @@ from spark_jobs import (
     delta,
     elasticity,
     embeddings,
+    events,
     order_files,
     pricing,
     ranking,
@@ -33,7 +34,7 @@ from spark_jobs.kernels.baselines import Postings
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.history import history
 from spark_jobs.kernels.nearest import nearest
-from spark_jobs.kernels.protocol import NDCG_FIRST, Measure
+from spark_jobs.kernels.protocol import MEASURED, NDCG_FIRST, Measure
 from spark_jobs.ranking import Learned
 from tandem.segments import ALL
 
@@ -44,7 +45,6 @@ NORMAL_95 = 1.959964
 FRONTIER = (0.0, 0.2, 0.5, 1.0)
 WHOLE_FRONTIER = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
 """Weights of the tail whose hits, tail and coverage are told: in the nightly build, and by `tandem evaluate`."""
-MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 Part = Callable[[Job], list[Measure]]
 NIGHTLY: tuple[Part, ...] = (segments.evaluated, elasticity.evaluated)
 """What measures itself on later data in every build, from what other jobs of it have kept."""
@@ -52,24 +52,24 @@ PARTS: tuple[Part, ...] = (*NIGHTLY, bundles.evaluated, substitutes.evaluated, c
 """All that measures itself, as `tandem evaluate` asks."""
 
 
-def evaluations(job: Job, *, thorough: bool = False) -> DataFrame:
-    """The evaluations table of the day.
+def write(job: Job, *, thorough: bool = False) -> list[Measure]:
+    """Replace the day's rows of evaluations, after what shoppers did was collected; gives them.
 
     The ranker and the quick baselines for all regions together, the baselines for each region; `thorough`: the ranker
-    in each region too, every textbook ranking, and more points of the frontier.
+    in each region too, every textbook ranking, more points of the frontier, and every part's own measures.
     """
+    events.collect_all(job.settings, print)
     orders = order_files.packed(job).persist()
     learned = ranking.model(job, orders)
-    parts = PARTS if thorough else NIGHTLY
-    told = [(*row[:3], *map(float, row[3:6]), int(row.queries)) for part in parts for row in part(job)]
-    of_parts = job.spark.createDataFrame(told, MEASURED)
-    rates = outcome_rates(job).withColumn("segment", F.lit(ALL))
-    found = ranked(job, orders, learned, thorough=thorough).unionByName(rates).unionByName(of_parts)
-    return found.select(
-        F.lit(job.as_of).alias("as_of"),
-        *delta.names(MEASURED),
-        F.lit(learned.first_asked).alias("learned_before"),
-    )
+    rates = outcome_rates(job).select(*delta.names(MEASURED))
+    rows = ranked(job, orders, learned, thorough=thorough).union(rates).collect()
+    found = [measure for part in (PARTS if thorough else NIGHTLY) for measure in part(job)]
+    found += [Measure(*row) for row in rows]
+    table = _table(found)
+    for name, day in (("as_of", job.as_of), ("learned_before", learned.first_asked)):
+        table = table.append_column(name, pa.repeat(pa.scalar(day, pa.date32()), len(table)))
+    delta.put_day(table, job.settings, "evaluations", job.as_of)
+    return found
 
 
 def ranked(job: Job, orders: DataFrame, learned: Learned, *, thorough: bool) -> DataFrame:
@@ -161,6 +161,7 @@ def outcome_rates(job: Job) -> DataFrame:
     centre, spread = share + z2n / 2, NORMAL_95 * F.sqrt((share * (1 - share) + z2n / 4) / asked)
     return shown.join(done, "region").select(
         "region",
+        F.lit(ALL).alias("segment"),
         F.concat("kind", F.lit("_rate")).alias("metric"),
         share.alias("value"),
         F.greatest((centre - spread) / (1 + z2n), F.lit(0.0)).alias("low"),

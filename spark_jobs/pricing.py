@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from spark_jobs import delta, elasticity, facts, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import earnings, pricer
-from spark_jobs.kernels.protocol import Measure, first_asked_day
+from spark_jobs.kernels.protocol import MEASURED, Measure, first_asked_day
 from spark_jobs.order_files import Folder
 from spark_jobs.parquet_files import Held
 from tandem.errors import ConfigError
@@ -31,7 +31,6 @@ from tandem.rules import Pricing
 from tandem.segments import ALL, EVERYONE
 from warehouse.tables import BUNDLES
 
-MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
 SOLD_DAYS = 28
 """Days that tell how fast a product sells."""
 NORMAL_95 = 1.959964

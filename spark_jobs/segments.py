@@ -43,6 +43,14 @@ class Made:
     decisions: pa.Table
 
 
+def write(job: Job) -> None:
+    """Replace the day's rows of segment_decisions, segment_models and segment_members."""
+    found = made(job)
+    delta.put_day(found.decisions, job.settings, "segment_decisions", job.as_of)
+    delta.put_day(found.models, job.settings, "segment_models", job.as_of)
+    _write_members(job, found.members)
+
+
 def made(job: Job) -> Made:
     """All that is known of segments on the day: who is in which, what they are, which of them help.
 
@@ -68,7 +76,7 @@ def members(job: Job) -> DataFrame:
     return made(job).members
 
 
-def write(job: Job, members: DataFrame) -> None:
+def _write_members(job: Job, members: DataFrame) -> None:
     """Replace the day's rows of segment_members, a file for each region; a task holds its region's rows."""
     regions, where = job.regions.names, order_files.folder(job.settings, SEGMENT_MEMBERS.name)
     day = {"as_of": f"{job.as_of}"}

@@ -54,6 +54,10 @@ class Measure(NamedTuple):
     queries: int
 
 
+MEASURED = "region string, segment string, metric string, value double, low double, high double, queries long"
+"""The columns of Measure, for Spark."""
+
+
 @dataclass(frozen=True)
 class Orders:
     """Orders as arrays: products by number, each once in an order and ascending; orders in any order."""
