@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from spark_jobs.kernels import choose, features
 from spark_jobs.kernels.cells import Ints
@@ -87,7 +88,8 @@ def train(orders: Orders, catalogue: Catalogue, *, min_orders: int, rows: int = 
     row[anchors] = np.arange(len(anchors))
     left_out = _hash(trial.asked.customer) % LEFT_OUT == 0
     parts = [kept_in(*trial.asked[:2], row, chosen, which) for which in (~left_out, left_out)]
-    return _fit(table, chosen, *parts)
+    with threadpool_limits(THREADS, "openmp"):  # Spark tells its workers to use one
+        return _fit(table, chosen, *parts)
 
 
 def _hash(number: Ints) -> NDArray[np.uint64]:
@@ -138,14 +140,12 @@ def _fit(
     judge = matrix(*left_out, data)
     if not data.num_row() or not judge.num_row():
         return None
-    told: dict[str, Any] = {}
     model = xgboost.train(
         PARAMETERS,
         data,
         ROUNDS,
         evals=[(judge, "left_out")],
         early_stopping_rounds=PATIENCE,
-        evals_result=told,
         verbose_eval=False,
     )
     start = _loss(judge.get_base_margin(), judge.get_label(), judge.get_weight())
