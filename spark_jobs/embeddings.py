@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from spark_jobs.kernels import cells
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.nearest import nearest
+from spark_jobs.kernels.threads import THREADS
 
 FACTORS, ITERATIONS, SEED = 48, 8, 7
 MIN_ORDERS = 5
 """Products in fewer orders have no factors worth comparing."""
-THREADS = 2
-"""Each row of factors is solved by itself, so threads change no number."""
 OTHERS, ALIKE = 20, 10
 """Neighbours kept of other categories, and of the same."""
 FOUND = {

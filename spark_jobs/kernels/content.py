@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spark_jobs.kernels.cells import Ints, Offsets
+from spark_jobs.kernels.threads import in_parts
 
 Floats = NDArray[np.float32]
 WORD = re.compile(r"\w+")
@@ -53,27 +53,31 @@ class Vectors(NamedTuple):
 def vectors(facts: Facts, wanted: NDArray[np.bool_]) -> Vectors:
     """TF-IDF of each `wanted` product; the others, and those of which nothing is known, have no feature."""
     known: dict[str, int] = {}
+    read: dict[str, tuple[int, list[int]]] = {}
+
+    def number(name: str) -> int:
+        return known.setdefault(name, len(known))
+
     sizes, features, weights = [], [], []
-    for row, asked in zip(zip(*facts, strict=True), wanted, strict=True):
-        before = len(features)
-        if not asked:
-            sizes.append(0)
-            continue
-        held = sorted((known.setdefault(name, len(known)), weight) for name, weight in _features(*row))
-        features.extend(number for number, _ in held)
+    for (title, brand, category, price), asked in zip(zip(*facts, strict=True), wanted, strict=True):
+        words = sorted(set(WORD.findall(_plain(title)))) if asked else []
+        for word in words:
+            if word not in read:
+                read[word] = number(f"w{word}"), [number(f"l{gram}") for gram in _grams(word)]
+        held = [(read[word][0], WEIGHTS["word"]) for word in words]
+        held += [(letters, WEIGHTS["letters"]) for letters in {gram for word in words for gram in read[word][1]}]
+        if asked and (words or category):
+            held += [(number(name), weight) for name, weight in _of_kind(brand, category, price)]
+        held.sort()
+        features.extend(feature for feature, _ in held)
         weights.extend(weight for _, weight in held)
-        sizes.append(len(features) - before)
+        sizes.append(len(held))
     starts = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
     return _weighted(starts, np.asarray(features, np.int32), np.asarray(weights, np.float64), len(known))
 
 
-def _features(title: str, brand: str, category: str, price: float) -> Iterator[tuple[str, float]]:
+def _of_kind(brand: str, category: str, price: float) -> Iterator[tuple[str, float]]:
     """Brand and price alone say nothing of what a product is for: they count beside a title or a category."""
-    words = set(WORD.findall(_plain(title)))
-    if not words and not category:
-        return
-    yield from ((f"w{word}", WEIGHTS["word"]) for word in sorted(words))
-    yield from ((f"l{gram}", WEIGHTS["letters"]) for gram in sorted({g for word in words for g in _grams(word)}))
     if brand:
         yield f"b{_plain(brand)}", WEIGHTS["brand"]
     levels = category.split(" > ") if category else []
@@ -89,7 +93,6 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-@lru_cache(maxsize=200_000)
 def _grams(word: str) -> tuple[str, ...]:
     """Runs of 2 to 4 letters, its ends marked; none of a number, whose digits are like any other's."""
     if word.isdigit():
@@ -153,10 +156,12 @@ def similar(found: Vectors, orders: Ints, least: int, top: int, of: Ints | None 
     use = among[owner]
     order = np.argsort(found.features[use], kind="stable")
     begins = np.concatenate(([0], np.cumsum(np.bincount(found.features[use], minlength=found.width)))).astype(np.int64)
-    return _similar(of, *found[:3], begins, owner[use][order], found.values[use][order], fame, top)  # type: ignore[no-any-return]
+    told = (begins, owner[use][order], found.values[use][order], fame, top)
+    places, best = in_parts(of, lambda part: _similar(of[part], *found[:3], *told))
+    return places, best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _similar(of, starts, features, values, begins, holders, weights, fame, top):  # type: ignore[no-untyped-def]
     items = len(starts) - 1
     total = np.zeros(items, np.float32)

@@ -28,6 +28,7 @@ from spark_jobs.kernels.protocol import (
     popular,
     trial_of,
 )
+from spark_jobs.kernels.threads import THREADS
 
 Floats = NDArray[np.float64]
 
@@ -40,8 +41,6 @@ MIN_QUERIES = 2_000
 ROUNDS, PATIENCE = 160, 15
 LEFT_OUT = 4
 """One customer in so many decides when to stop."""
-THREADS = 2
-"""Each anchor is ranked by itself, so threads change no number."""
 PARAMETERS: dict[str, Any] = {
     "objective": "binary:logistic",
     "tree_method": "hist",

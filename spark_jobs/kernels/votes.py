@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from spark_jobs.kernels.cells import Cell, Ints
 from spark_jobs.kernels.content import Floats
+from spark_jobs.kernels.threads import in_parts
 
 CATEGORY, CONTENT, POPULAR = 3, 4, 5
 """Levels of evidence, after segment, region and global (0 to 2)."""
@@ -76,28 +77,12 @@ def votes(
     Companions are usable, of another category (or of none), and at least `min_lift` times what chance gives.
     """
     popularity = cell.item_counts / max(cell.orders, 1)
-    return Votes(
-        *_votes(
-            cell.order_starts,
-            cell.order_items,
-            cell.order_customer,
-            cell.item_starts,
-            cell.item_orders,
-            anchors,
-            voters,
-            likeness,
-            usable,
-            category,
-            popularity,
-            min_customers,
-            min_lift,
-            top,
-            shrinkage,
-        )
-    )
+    orders = (cell.order_starts, cell.order_items, cell.order_customer, cell.item_starts, cell.item_orders)
+    terms = (usable, category, popularity, min_customers, min_lift, top, shrinkage)
+    return Votes(*in_parts(anchors, lambda part: _votes(*orders, anchors[part], voters[part], likeness[part], *terms)))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _votes(  # type: ignore[no-untyped-def]
     order_starts,
     order_items,
