@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from spark_jobs import cold, substitutes
+from spark_jobs import cold, embeddings, substitutes
 from spark_jobs.kernels import later
 from spark_jobs.kernels.protocol import Estimate
 from tandem.rules import Rules
@@ -90,7 +90,9 @@ def test_substitutes_repair_more_than_what_is_popular(split: later.Split):
 
 
 def _lists(split: later.Split) -> np.ndarray:
-    made = substitutes.found(split.held, 3)
+    held = split.held
+    enough = held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
+    made = substitutes.found(held, embeddings.of_cell(held.cell, enough), 3)
     return later.listed(made.item, made.substitute, made.rank, len(split.held.usable), 3)
 
 

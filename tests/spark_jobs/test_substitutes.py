@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_jobs import embeddings, substitutes
+from spark_jobs import delta, embeddings, substitutes
 from spark_jobs.kernels import cells, shelf, swaps
 
 
@@ -173,14 +173,12 @@ def test_a_build_repairs_with_the_same_need_and_never_offers_a_substitute_as_com
     spark: Any, built: Any, job_of: Callable[..., Any]
 ):
     job = job_of(built)
-    day = [row.asDict() for row in substitutes.of_day(job).collect()]
+    day = [row.asDict() for row in delta.read_day(spark, built, "substitutes", job.as_of).collect()]
     pairs = {(row["sku"], row["substitute"]) for row in day}
     assert pairs == {("pasta", "penne"), ("penne", "pasta"), ("pesto", "sauce"), ("sauce", "pesto")}
     assert all(row["together"] >= 0 and 0 < row["score"] <= 1 and row["similarity"] > 0.1 for row in day)
     barred = {(row["sku"], row["substitute"]) for row in day if row["apart"]}
     assert barred
-    from spark_jobs import delta
-
     bundles = delta.read_day(spark, built, "bundles", job.as_of).select("components").collect()
     stands_in = {(part.sku, other.sku) for row in bundles for part in row.components for other in part.substitutes}
     assert stands_in <= pairs
