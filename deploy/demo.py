@@ -51,7 +51,7 @@ class Demo:
     def up(self) -> dict[str, list[str]]:
         """All steps up to a running edge with a live feed; gives each region's popular products."""
         start = time.monotonic()
-        with self._timed("Spark's packages"):
+        with self._timed("Spark's packages, compiled kernels"):
             self._run(["python", "-m", "spark_jobs.session", "--fetch"], "spark-packages")
         with ThreadPoolExecutor(1) as beside:
             # Where there is certainly something to build, Airflow and Spark get ready while servers start.
