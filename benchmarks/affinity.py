@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.compute as pc
 
 from benchmarks import _rivals, _shop, _told
 from benchmarks._told import Row
@@ -87,15 +88,14 @@ def timed(runs: dict[str, list[float]], name: str, run: Callable[[], Any]) -> An
 
 def one_level(bench: Bench, settings: Settings) -> tuple[int, int]:
     """Tandem's counts and top 50 of everything together: rows, and the sum of their counts."""
-    row = affinity.companions(bench.job(settings)).selectExpr("count(*)", "sum(orders_both)").first()
-    assert row is not None
-    return int(row[0]), int(row[1])
+    found = affinity.companions(bench.job(settings))
+    return len(found), int(pc.sum(found["orders_both"]).as_py())
 
 
 def check_one_level(bench: Bench, settings: Settings, theirs: _rivals.Sums) -> None:
     """Compare each anchor's counts of its top 50 with a rival's."""
-    found = affinity.companions(bench.job(settings)).groupBy("anchor").agg({"orders_both": "sum"})
-    mine = {int(row[0]): int(row[1]) for row in found.collect()}
+    found = affinity.companions(bench.job(settings)).group_by("anchor").aggregate([("orders_both", "sum")])
+    mine = {int(row["anchor"]): row["orders_both_sum"] for row in found.to_pylist()}
     assert mine == theirs, "the best companions' counts differ"
 
 

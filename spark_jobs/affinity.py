@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from spark_jobs import delta, order_files, parquet_files
+from spark_jobs import order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baskets as kernel_baskets
 from spark_jobs.kernels import lines, measures, pairs
+from spark_jobs.kernels.shop import from_bytes, to_bytes
 from spark_jobs.order_files import File, Folder, Plan
 from spark_jobs.parquet_files import Written
 from tandem.segments import ALL
@@ -52,9 +53,13 @@ Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 LEVELS = ("segment", "region", "global")
 PACKED = "block int, part binary"
 COUNTED = "counted binary"
-PAIRS = "anchor string, companion string, orders_both int, rank int"
-GIVEN = 1_000_000
-"""Rows that a counter gives at once."""
+GIVEN = "pairs binary"
+PAIRS = {
+    "anchor": pa.dictionary(pa.int32(), pa.string()),
+    "companion": pa.dictionary(pa.int32(), pa.string()),
+    "orders_both": pa.int32(),
+    "rank": pa.int32(),
+}
 Found = tuple[kernel_baskets.Baskets, lines.Cells, np.ndarray, lines.LeftOut]
 """Baskets, the cells of their levels, rows of `pairs.FOUND`, and what caps left out."""
 
@@ -94,13 +99,16 @@ def counted(job: Job, levels: tuple[str, ...] = LEVELS) -> list[Counted]:
     return [pickle.loads(row.counted) for row in found.collect()] if found is not None else []  # noqa: S301 - a row a counter, ours
 
 
-def companions(job: Job) -> DataFrame:
+def companions(job: Job) -> pa.Table:
     """The `top` companions of every anchor by the orders of everything that hold both, whoever bought them.
 
-    Columns of PAIRS; counted when it is asked for, nothing is written. What is published comes from `write`.
+    Columns anchor, companion (texts by dictionary), orders_both and rank; counted now, nothing is written. It all
+    comes to the driver, 16 bytes a row: what grows with segments and regions, and what is published, is for `write`.
     """
-    found = _blocks(job, LEVELS[-1:], _giver, PAIRS)
-    return found if found is not None else job.spark.createDataFrame([], PAIRS)
+    found = _blocks(job, LEVELS[-1:], _giver, GIVEN)
+    rows = found.collect() if found is not None else []
+    empty = pa.schema(list(PAIRS.items())).empty_table()
+    return pa.concat_tables([empty, *(from_bytes(row.pairs) for row in rows)]).unify_dictionaries()
 
 
 def _blocks(job: Job, levels: tuple[str, ...], how: Callable[[Counting], Batches], schema: str) -> DataFrame | None:
@@ -175,7 +183,7 @@ def _writer(how: Counting) -> Batches:
 
 
 def _giver(how: Counting) -> Batches:
-    """Rows of PAIRS for the block of anchors that the rows of PACKED are for."""
+    """A row of GIVEN for the block of anchors that the rows of PACKED are for."""
 
     def give_blocks(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for block, parts in _of_block(packed):
@@ -183,11 +191,9 @@ def _giver(how: Counting) -> Batches:
                 parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
             )
             found = pairs.count_orders(orders, top=how.top, block=block, blocks=how.blocks)
-            for begin in range(0, len(found), GIVEN):
-                rows = found[begin : begin + GIVEN]
-                anchor, companion = (orders.skus.take(pa.array(rows[name])) for name in ("anchor", "companion"))
-                columns = [anchor, companion, pa.array(rows["orders"]), pa.array(rows["rank"])]
-                yield pa.record_batch(columns, delta.names(PAIRS))
+            columns = [*(_coded(found[name], orders.skus) for name in ("anchor", "companion"))]
+            columns += [pa.array(found["orders"]), pa.array(found["rank"])]
+            yield pa.record_batch({"pairs": pa.array([to_bytes(pa.table(columns, list(PAIRS)))], pa.binary())})
 
     return give_blocks
 

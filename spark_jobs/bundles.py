@@ -27,7 +27,7 @@ from pyspark.sql import functions as F
 
 from spark_jobs import affinity, delta, facts, order_files, parquet_files, segments
 from spark_jobs.facts import Job
-from spark_jobs.kernels import bundling, completion, cut, lines
+from spark_jobs.kernels import bundling, completion, cut, lines, tilt
 from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.protocol import MEASURED, Measure
 from spark_jobs.kernels.shop import Shop
@@ -39,8 +39,9 @@ from tandem.segments import ALL
 from warehouse.tables import BUNDLE_SETS, BUNDLES, TABLES, Table
 
 PACKED = "cell_region string, cell_segment string, kind string, packed binary"
-"""A value of a cell: orders of it (a pickled `lines.Part`), its sets or the catalogue (in Arrow's stream format)."""
-ORDERS, SETS, SHOP = "orders", "sets", "shop"
+"""A value of a cell: orders of it (a pickled `lines.Part`), its sets, what was bought in it (`tilt.bought`) or the
+catalogue (in Arrow's stream format)."""
+ORDERS, SETS, BOUGHT, SHOP = "orders", "sets", "bought", "shop"
 KNOWN = "kind string, packed binary, findings array<string>"
 LISTED = "region string, written binary, own binary"
 """What a task wrote for a region: the files (a pickled dict of table to Written), and of its rows those of the region's
@@ -67,12 +68,10 @@ def arranged(job: Job) -> tuple[DataFrame, DataFrame]:
     known = catalogue(job).persist()
     for row in known.select(F.explode("findings").alias("text")).collect():
         print(row.text)  # noqa: T201 - the job's log is where a merchandiser finds it
-    windows = [
-        *((region, ALL) for region in job.regions.names),
-        *((row.region, row.segment) for row in segments.published(job).collect()),
-    ]
+    tilts = {(row.region, row.segment): float(row.tilt) for row in segments.published(job).collect()}
+    windows = [*((region, ALL) for region in job.regions.names), *tilts]
     sets = mined(job, packed(job), known, windows).persist()
-    return listed(job, sets, known).persist(), known
+    return listed(job, sets, known, tilts).persist(), known
 
 
 def catalogue(job: Job) -> DataFrame:
@@ -149,6 +148,7 @@ def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar,
             for segment, cell in cut.levels(baskets, cells, region, asked):
                 sets = bundling.mined(cell, shop, rules, region=region, segment=segment, k=k[region])
                 found.append((region, segment, SETS, shops.to_bytes(sets)))
+                found.append((region, segment, BOUGHT, shops.to_bytes(tilt.bought(cell))))
         columns = list(zip(*found, strict=True)) or [[] for _ in range(4)]
         types = (pa.string(), pa.string(), pa.string(), pa.binary())
         arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
@@ -178,13 +178,14 @@ def _by_kind(rows: pa.Table) -> dict[str, list[pa.Table]]:
     return {kind: [shops.from_bytes(value) for value in held] for kind, held in _values(rows).items()}
 
 
-def listed(job: Job, sets: DataFrame, known: DataFrame) -> DataFrame:
+def listed(job: Job, sets: DataFrame, known: DataFrame, tilts: Mapping[tuple[str, str], float]) -> DataFrame:
     """The lists and the bundles of every window, written by a task a region; see `kernels.bundling.rows`.
 
-    `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region.
+    `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region. `tilts`: of each
+    published (region, segment), how far its own popularity goes into the order of pairs.
     """
     shop = known.select(F.lit(ALL).alias("cell_region"), F.lit(ALL).alias("cell_segment"), "kind", "packed")
-    return by_region(job, sets.unionByName(shop)).mapInArrow(_lister(job), LISTED)
+    return by_region(job, sets.unionByName(shop)).mapInArrow(_lister(job, tilts), LISTED)
 
 
 def by_region(job: Job, rows: DataFrame) -> DataFrame:
@@ -195,7 +196,9 @@ def by_region(job: Job, rows: DataFrame) -> DataFrame:
     return shown.repartitionById(len(job.regions.names), "number").select(*delta.names(PACKED))
 
 
-def _lister(job: Job) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _lister(
+    job: Job, tilts: Mapping[tuple[str, str], float]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     k = {region.name: region.k for region in job.regions.region}
     rules, held, files = job.rules, holding(job), Files.of_day(job)
     rankings = parquet_files.held(job.settings, "rankings", as_of=f"{job.as_of}")
@@ -211,6 +214,9 @@ def _lister(job: Job) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.Record
                 places = ((region, segment), (region, ALL), (ALL, ALL))
                 levels = {_level(*place): sets[place] for place in places if place in sets}
                 wished = next((wishes[place] for place in places if place in wishes), None)
+                if wished is not None and (region, segment) in tilts:
+                    mine, whole = (values[region, name][BOUGHT] for name in (segment, ALL))
+                    wished = tilt.tilted(wished, mine, whole, tilts[region, segment])
                 offers = bundling.offers(levels, shop, rules, window, wished)
                 rows.append(bundling.rows(offers, shop, rules, window))
             yield files.write(region, pa.concat_tables(rows))
@@ -232,7 +238,7 @@ def _wishes(rankings: parquet_files.Held, region: str) -> dict[tuple[str, str], 
     """By region (also `*`) and segment: the companions that an anchor's pairs should hold, with their place from 1."""
     found = {}
     for place in (region, ALL):
-        rows = rankings.rows(["segment", "anchor", "companion", "rank"], region=place)
+        rows = rankings.rows(["segment", "anchor", "companion", "rank", "score"], region=place)
         best = rows.filter(pc.less_equal(rows["rank"], PREFERRED_FIRST)).rename_columns({"rank": "place"})
         for segment in pc.unique(best["segment"]).to_pylist():
             found[place, segment] = best.filter(pc.equal(best["segment"], segment))

@@ -18,9 +18,9 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import cohorts, delta, facts, in_tasks, order_files, parquet_files, trial
+from spark_jobs import cohorts, delta, in_tasks, order_files, parquet_files, trial
 from spark_jobs.facts import Job
-from spark_jobs.kernels import customers, placebo
+from spark_jobs.kernels import customers
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.order_files import Batches
 from tandem import config
@@ -99,45 +99,10 @@ def _write_members(job: Job, members: DataFrame) -> None:
 def published(job: Job) -> DataFrame:
     """The segments that have lists of their own on the day: region, segment, tilt. All others are served by `*`.
 
-    tilt: how far the segment's own popularity goes into a ranking, see `tilted`.
+    tilt: how far the segment's own popularity goes into a ranking, see `kernels/tilt`.
     """
     decided = delta.read_day(job.spark, job.settings, "segment_decisions", job.as_of)
     return decided.where(F.col("published") & (F.col("region") != ALL)).select("region", "segment", "tilt")
-
-
-def tilted(job: Job, ranked: DataFrame) -> DataFrame:
-    """What `ranked` says of whole regions, as each published segment would have it: the same columns, other scores.
-
-    `ranked` has region, segment, anchor, companion and score, a probability or in proportion to one; rows of `*` are
-    taken. score · r^g, where r is how much more the segment buys the companion than its region does, see
-    `kernels/placebo`; g was learned with the decision to publish.
-    """
-    shown = published(job)
-    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
-    belongs = members.join(F.broadcast(shown), ["region", "segment"], "left_semi")
-    lines = facts.lines(job, window_days=job.segments.window_days)
-    orders = facts.baskets(lines, job.rules.learning.max_basket).persist()
-    mine = orders.join(F.broadcast(belongs.select("region", "customer_id", "segment")), ["region", "customer_id"])
-    size = mine.groupBy("region", "segment").agg(F.count("*").alias("orders_segment"))
-    whole = orders.groupBy("region").agg(F.count("*").alias("orders_region"))
-    sold = orders.select("region", F.explode("skus").alias("companion")).groupBy("region", "companion")
-    held = mine.select("region", "segment", F.explode("skus").alias("companion"))
-    known = (
-        ranked.where(F.col("segment") == ALL)
-        .drop("segment")
-        .join(F.broadcast(shown.join(size, ["region", "segment"])), "region")
-        .join(F.broadcast(whole), "region")
-        .join(sold.agg(F.count("*").alias("orders_companion")), ["region", "companion"])
-        .join(
-            held.groupBy("region", "segment", "companion").agg(F.count("*").alias("orders_held")),
-            ["region", "segment", "companion"],
-            "left",
-        )
-    )
-    share = F.col("orders_companion") / F.col("orders_region")
-    holding = F.coalesce("orders_held", F.lit(0)) + placebo.TILT_PRIOR * share
-    more = holding / (F.col("orders_segment") + placebo.TILT_PRIOR) / share
-    return known.withColumn("score", F.col("score") * F.pow(more, "tilt")).select(*ranked.columns)
 
 
 def evaluated(job: Job) -> list[Measure]:

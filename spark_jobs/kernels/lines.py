@@ -253,13 +253,44 @@ def _whole(  # type: ignore[no-untyped-def]
     starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
     later = _laters(parts)
     key = np.concatenate([part.key for part in parts])
-    by_key = np.lexsort((key[:, 1], key[:, 0]))
-    again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
+    by_key, again = _by_key(key)
     if again.any():
-        run = np.concatenate(([0], np.cumsum(~again)))
-        at, starts, items, later, customer, cell = _reunited(by_key, run, at, starts, items, later, customer, cell)
-        key = key[by_key[np.concatenate(([True], ~again))]]
+        split = np.zeros(len(key), bool)
+        split[by_key[1:][again]] = split[by_key[:-1][again]] = True
+        found = [_orders_at(which, key, at, starts, items, later, customer, cell) for which in (~split, split)]
+        found[1] = _reunited(*found[1])
+        if not len(later):  # no order of one file has two times; one whose lines came in two may
+            found = [(*each[:4], times, *each[5:]) for each, times in zip(found, _times(found), strict=True)]
+        key, at, sizes, items, later, customer, cell = (np.concatenate(each) for each in zip(*found, strict=True))
+        starts = _starts(sizes)
     return skus, people, cells, key, at, starts, items, later, customer, cell
+
+
+def _times(found: Sequence[tuple[np.ndarray, ...]]) -> list[Longs]:
+    """Times of items of orders that have none, and of those that have been reunited: all or nothing."""
+    whole, reunited = found
+    if reunited[4].any():
+        return [np.zeros(len(whole[3]), np.int64), reunited[4]]
+    return [np.empty(0, np.int64)] * 2
+
+
+def _by_key(key: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Orders by their keys, and which of them, from the second on, has the key of the one before."""
+    by_key = np.argsort(key[:, 0])
+    first = key[by_key, 0]
+    again = first[1:] == first[:-1]
+    if again.any():
+        by_key = np.lexsort((key[:, 1], key[:, 0]))
+        again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
+    return by_key, again
+
+
+def _orders_at(which, key, at, starts, items, later, customer, cell):  # type: ignore[no-untyped-def]
+    """The orders that `which` flags: key, time, size, items, times of items, customer and cell."""
+    sizes = np.diff(starts)
+    held = np.repeat(which, sizes)
+    times = later[held] if len(later) else later
+    return key[which], at[which], sizes[which], items[held], times, customer[which], cell[which]
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -315,15 +346,17 @@ def _starts(sizes: np.ndarray) -> Offsets:
     return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
 
 
-def _reunited(by_key, run, at, starts, items, later, customer, cell):  # type: ignore[no-untyped-def]
-    """Orders whose lines came in several runs, put together."""
-    sizes = np.diff(starts)[by_key]
-    begins = starts[:-1][by_key]
+def _reunited(key, at, sizes, items, later, customer, cell):  # type: ignore[no-untyped-def]
+    """Orders whose lines came in several runs, put together; as `_orders_at` gives them."""
+    by_key, again = _by_key(key)
+    run = np.concatenate(([0], np.cumsum(~again)))
+    begins = _starts(sizes)[:-1][by_key]
+    sizes = sizes[by_key]
     lines = np.repeat(begins - _starts(sizes)[:-1], sizes) + np.arange(sizes.sum())
     owner = np.repeat(run, sizes).astype(np.int32)
     when = np.repeat(at[by_key], sizes) + (later[lines] if len(later) else 0)
     who = np.repeat(customer[by_key], sizes).astype(np.int32)
-    first, starts, items, later, _ = _runs(_starts(np.bincount(owner)), items[lines], when, who)
+    first, starts, items, times, _ = _runs(_starts(np.bincount(owner)), items[lines], when, who)
     nobody = np.iinfo(np.int32).max
     named = np.full(len(first), nobody, np.int32)
     np.minimum.at(named, run, np.where(customer < 0, nobody, customer)[by_key])
@@ -331,7 +364,8 @@ def _reunited(by_key, run, at, starts, items, later, customer, cell):  # type: i
     theirs[run] = cell[by_key]
     of_named = customer[by_key] == named[run]
     theirs[run[of_named]] = cell[by_key][of_named]
-    return first, starts, items, later, np.where(named == nobody, -1, named).astype(np.int32), theirs
+    customer = np.where(named == nobody, -1, named).astype(np.int32)
+    return key[by_key[np.concatenate(([True], ~again))]], first, np.diff(starts), items, times, customer, theirs
 
 
 def keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
