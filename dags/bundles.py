@@ -33,7 +33,8 @@ Reads the facts at pinned Delta versions, finds what sells together, makes and p
   the run's tasks from the one that was wrong.
 * **One writer per table**: each task takes the only slot of its table's pool, so a backfill and a run by hand take
   turns. The pools come from `airflow pools import deploy/pools.json`.
-* **A region that cannot be reached** fails its own `publish` alone; clear that one task when it is back.
+* **A region that cannot be reached** fails its own `publish` alone; clear that one task when it is back, or run
+  `tandem catch-up`.
 """
 
 PARAMS = {

@@ -43,9 +43,10 @@ class Push:
     A command that Redis refuses, and a connection that breaks, is raised by the next `hash` or at the end.
     """
 
-    def __init__(self, client: redis.Redis, command: Sequence[bytes], pace: Pace) -> None:
-        """After the words of `command` come the hash's key, its fields and values."""
-        self._head, self._words = b"".join(map(_bulk, command)), len(command) + 1
+    def __init__(self, client: redis.Redis, before: Sequence[bytes], pace: Pace, after: Sequence[bytes] = ()) -> None:
+        """A command is the words of `before`, the hash's key, its fields and values, and the words of `after`."""
+        self._head, self._tail = b"".join(map(_bulk, before)), b"".join(map(_bulk, after))
+        self._words = len(before) + 1 + len(after)
         self._pace = pace
         self._pool = client.connection_pool
         self._connection: Any = self._pool.get_connection()
@@ -59,7 +60,13 @@ class Push:
     def hash(self, key: bytes, entries: Sequence[Entry]) -> None:
         """Send one hash. Field and value of each entry are bytes."""
         pairs = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(field), field, len(value), value) for field, value in entries]
-        command = b"*%d\r\n%b%b%b" % (self._words + 2 * len(entries), self._head, _bulk(key), b"".join(pairs))
+        command = b"*%d\r\n%b%b%b%b" % (
+            self._words + 2 * len(entries),
+            self._head,
+            _bulk(key),
+            b"".join(pairs),
+            self._tail,
+        )
         self._chunk.append(command)
         self._bytes += len(command)
         self._entries += len(entries)

@@ -51,26 +51,88 @@ return applied
 """
 """KEYS: LIVE, LIVE_AGES, DELTAS. Per field the higher sequence wins, so any order of the same deltas ends alike."""
 
-POINT = """
-if redis.call('EXISTS', KEYS[3]) == 0 then return {'unsealed', ''} end
-local was = redis.call('GET', KEYS[1])
-if was == ARGV[1] then return {'same', redis.call('GET', KEYS[2]) or ''} end
-if was then redis.call('SET', KEYS[2], was) end
-redis.call('SET', KEYS[1], ARGV[1])
-return {'moved', was or ''}
+TAKE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local held = redis.call('HMGET', KEYS[1], 'holder', 'fence', 'until')
+local taken = held[1] and held[1] ~= '' and tonumber(held[3]) > now
+if taken and ARGV[3] ~= 'force' then return {'held', held[1]} end
+local fence = string.format('%.0f', math.max(tonumber(held[2] or '0') + 1, now))
+redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'fence', fence, 'until', string.format('%.0f', now + ARGV[2]))
+return {'granted', fence}
 """
-"""KEYS: CURRENT, BACKUP, the release's META."""
+"""KEYS: LEASE. ARGV: holder, ms, `wait` or `force`."""
 
-ROLL_BACK = """
-local now = redis.call('GET', KEYS[1])
-if now == ARGV[2] then return 'done' end
-if now ~= ARGV[1] or redis.call('GET', KEYS[2]) ~= ARGV[2] then return 'moved' end
+KEEP = """
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return 0 end
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', tonumber(time[1]) * 1000 + ARGV[2]))
+return 1
+"""
+"""KEYS: LEASE. ARGV: fence, ms."""
+
+GIVE_BACK = """
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
+return 1
+"""
+"""KEYS: LEASE. ARGV: fence. The fence stays, so that the next one is higher."""
+
+_GUARD = """
+local lease, fence = table.remove(KEYS, 1), table.remove(ARGV)
+local held = redis.call('HMGET', lease, 'fence', 'holder', 'until')
+if fence == '' then
+  local time = redis.call('TIME')
+  if held[2] and held[2] ~= '' and tonumber(held[3]) > tonumber(time[1]) * 1000 then
+    return redis.error_reply('FENCED ' .. held[2] .. ' publishes here now')
+  end
+elseif held[1] ~= fence then
+  return redis.error_reply(held[1] and 'FENCED a newer publisher took over' or 'FENCED Redis lost its data meanwhile')
+end
+"""
+
+
+def fenced(script: str) -> str:
+    """`script`, refused where its writer's fence is not the newest one granted.
+
+    It is called with LEASE before its KEYS, and after its ARGV the fence, or nothing: who has no fence may write while
+    nobody holds the lease.
+    """
+    return _GUARD + script
+
+
+WRITE = """
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1
+"""
+"""KEYS: one hash. ARGV: fields and values."""
+
+REPAIR = """
+for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+"""KEYS: one hash. ARGV: fields and values; what is there stays."""
+
+SET_ONCE = """
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+"""
+"""KEYS: one string. ARGV: its value. Gives the value that is there."""
+
+UNLINK = "return redis.call('UNLINK', unpack(KEYS))"
+"""KEYS: what is removed. Gives how many there were."""
+
+SWITCH = """
 if redis.call('EXISTS', KEYS[3]) == 0 then return 'unsealed' end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1])
+if ARGV[2] ~= '' and redis.call('EXISTS', KEYS[4]) == 1 then
+  redis.call('SET', KEYS[2], ARGV[2])
+else
+  redis.call('DEL', KEYS[2])
+end
 return 'done'
 """
-"""KEYS: CURRENT, BACKUP, META of the good one. ARGV: the bad one, the good one; safe to send twice."""
+"""KEYS: CURRENT, BACKUP, META of each. ARGV: what becomes current, what becomes the backup or nothing."""
 
 UNSEAL = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return 'current' end
@@ -78,9 +140,3 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then return 'backup' end
 return tostring(redis.call('DEL', KEYS[3]))
 """
 """KEYS: CURRENT, BACKUP, META."""
-
-REPAIR = """
-for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
-return 1
-"""
-"""KEYS: one hash. ARGV: fields and values; what is there stays."""

@@ -43,12 +43,12 @@ from edge_service.region_payloads import (
     snapshot_arguments,
 )
 from edge_service.region_push import Pace, Push
-from edge_service.region_scripts import APPLY, POINT, REPAIR, ROLL_BACK, UNSEAL
+from edge_service.region_scripts import APPLY, REPAIR, SET_ONCE, SWITCH, UNLINK, UNSEAL, WRITE, fenced
 from tandem.bundle import AnchorList, Bundle
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
 
-__all__ = ["Applied", "Delta", "InUse", "LiveRow", "NoBackup", "NotSealed", "RegionStore", "ReleaseMeta", "Staged"]
+__all__ = ["Applied", "Delta", "Fenced", "InUse", "LiveRow", "NotSealed", "RegionStore", "ReleaseMeta", "Staged"]
 
 CURRENT = "tandem:current"
 """String: the id of the release that shoppers see."""
@@ -62,6 +62,8 @@ LISTS = "tandem:release:{release}:lists:{bucket}"
 """Hash: segment US anchor → the ranked list (MessagePack)."""
 BODIES = "tandem:release:{release}:bodies:{bucket}"
 """Hash: bundle id (8 bytes) → the bundle (MessagePack). Each body once per release; lists name it."""
+LEASE = "tandem:lease"
+"""Hash: `holder`, `fence`, `until` (ms since 1970): who publishes here; lease.py. The fence never goes back."""
 LIVE = "tandem:live"
 """Hash: sku → nine words: `value sequence at` of stock, list price and sale price. `at` in ms since 1970; `-`: none."""
 LIVE_AGES = "tandem:live:ages"
@@ -77,6 +79,8 @@ CALL_ENTRIES = 1_000
 """Entries of one hash in one command."""
 BATCH_BUCKETS = 128
 BATCH_DELTAS = 500
+APPLIED = (LIVE, LIVE_AGES, DELTAS)
+"""What APPLY writes."""
 TIMEOUT_SECONDS = 5.0
 
 
@@ -88,8 +92,8 @@ class InUse(TandemError):
     """A release that shoppers see, or may be rolled back to, was to be changed."""
 
 
-class NoBackup(TandemError):
-    """There is nothing to roll back to."""
+class Fenced(TandemError):
+    """A newer publisher is at work, or Redis lost its data since this one began: what it writes is refused."""
 
 
 def address(url: str) -> str:
@@ -108,10 +112,15 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 class RegionStore:
-    """The region's Redis as publishers and tools use it. Every method raises Unavailable where it can't be reached."""
+    """The region's Redis as publishers and tools use it. Every method raises Unavailable where it can't be reached.
 
-    def __init__(self, region: Region) -> None:
+    What a publisher writes carries `fence` (of lease.py's `publishing`), and raises Fenced where a newer one was
+    granted. Without a fence it is done only while nobody holds the lease.
+    """
+
+    def __init__(self, region: Region, fence: int | None = None) -> None:
         self.region = region
+        self.fence = fence
         self._redis: redis.Redis = redis.Redis.from_url(
             region.redis_url,
             protocol=2,
@@ -119,7 +128,6 @@ class RegionStore:
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=2),
         )
-
         self._pace = Pace(region.push_per_second)
 
     def __enter__(self) -> RegionStore:
@@ -142,13 +150,12 @@ class RegionStore:
         if self.whole(release_id):
             return
         key, wanted = BUCKETS.format(release=release_id), encode_buckets(buckets)
+        unsealed = self._fenced(UNLINK, [META.format(release=release_id)])
         with self._reached():
-            unsealed = self._redis.delete(META.format(release=release_id))
             if not unsealed and self._redis.get(key) == wanted:
                 return
         self._remove(release_id)
-        with self._reached():
-            self._redis.set(key, wanted)
+        self._fenced(SET_ONCE, [key], [wanted])
 
     def stage(self, release_id: str, bundles: Iterable[Bundle], lists: Iterable[AnchorList]) -> Staged:
         """Write bodies and lists under the release's own keys, which nobody reads yet.
@@ -163,16 +170,10 @@ class RegionStore:
             (buckets.of_list(each.anchor), list_field(each.segment, each.anchor), encode_list(each.bundles))
             for each in lists
         )
-        with self._reached(), Push(self._redis, self._command(sealed), self._pace) as push:
+        with self._reached(), fenced_push(self._redis, REPAIR if sealed else WRITE, self._fence, self._pace) as push:
             bundle_count, bundle_digest = _pushed(push, BODIES, release_id, bodies, b"body")
             list_count, list_digest = _pushed(push, LISTS, release_id, ranked, b"list")
         return Staged(list_count, bundle_count, (bundle_digest + list_digest) % 2**64)
-
-    def _command(self, sealed: ReleaseMeta | None) -> Sequence[bytes]:
-        """What stages a hash: of a sealed release only what is not there."""
-        if sealed is None:
-            return (b"HSET",)
-        return b"EVALSHA", str(self._redis.script_load(REPAIR)).encode(), b"1"
 
     def _buckets_of(self, release_id: str) -> Buckets:
         with self._reached():
@@ -210,9 +211,7 @@ class RegionStore:
         Sealed once, that stays. Raises InUse where it was sealed with other content.
         """
         meta = msgspec.structs.replace(meta, buckets=self._buckets_of(release_id), format=FORMAT)
-        with self._reached():
-            self._redis.set(META.format(release=release_id), encode(meta), nx=True)
-        there = self.sealed(release_id) or meta
+        there = decode_meta(self._fenced(SET_ONCE, [META.format(release=release_id)], [encode(meta)]))
         if there.checksum != meta.checksum:
             raise InUse(
                 f"region {self.region.name}: release {release_id} is sealed with checksum {there.checksum}, "
@@ -257,34 +256,19 @@ class RegionStore:
 
     # The switch
 
-    def point(self, release_id: str) -> str | None:
-        """Make the release current, in one step; the present one becomes the backup and is returned.
+    def switch(self, release_id: str, backup: str | None) -> None:
+        """Make one release current and another the backup, in one step; a backup that is not whole is none.
 
-        Pointing to what is current changes nothing and returns the backup, so that a publisher that was cut off
-        right here can go on. Raises NotSealed.
+        Safe to repeat. Raises NotSealed where `release_id` is not whole here.
         """
-        keys = [CURRENT, BACKUP, META.format(release=release_id)]
-        outcome, before = (part.decode() for part in self._script(POINT, keys, [release_id]))
-        if outcome == "unsealed":
+        keys = [CURRENT, BACKUP, *(META.format(release=name or "") for name in (release_id, backup))]
+        if self._fenced(SWITCH, keys, [release_id, backup or ""]) == b"unsealed":
             raise NotSealed(f"region {self.region.name}: release {release_id} is not sealed; stage and seal it first")
-        return before or None
-
-    def roll_back(self) -> tuple[str, str]:
-        """Make the backup current, in one step; the bad one is forgotten as a backup. Gives (bad, now current)."""
-        bad, good = self.current(), self.backup()
-        if bad is None or good is None:
-            raise NoBackup(f"region {self.region.name}: there is no backup release; publish one instead")
-        outcome = self._script(ROLL_BACK, [CURRENT, BACKUP, META.format(release=good)], [bad, good]).decode()
-        if outcome == "unsealed":
-            raise NotSealed(f"region {self.region.name}: backup {good} is not whole any more; publish one instead")
-        if outcome == "moved":
-            raise InUse(f"region {self.region.name}: the release changed at the same moment; look, then try again")
-        return bad, good
 
     def delete(self, release_id: str) -> int:
         """Remove the release's keys in slices, without blocking Redis; gives their number. Raises InUse."""
         meta = META.format(release=release_id)
-        outcome = self._script(UNSEAL, [CURRENT, BACKUP, meta], [release_id]).decode()
+        outcome = self._fenced(UNSEAL, [CURRENT, BACKUP, meta], [release_id]).decode()
         if outcome in ("current", "backup"):
             raise InUse(f"region {self.region.name}: release {release_id} is {outcome}; point to another one first")
         return int(outcome) + self._remove(release_id)
@@ -294,10 +278,8 @@ class RegionStore:
         hashes = ((LISTS, number) for number in range(buckets.lists))
         others = ((BODIES, number) for number in range(buckets.bodies))
         for some in batches(chain(hashes, others), BATCH_BUCKETS):
-            with self._reached():
-                removed += self._redis.unlink(*(each.format(release=release_id, bucket=at) for each, at in some))
-        with self._reached():
-            return removed + self._redis.unlink(BUCKETS.format(release=release_id))
+            removed += self._fenced(UNLINK, [each.format(release=release_id, bucket=at) for each, at in some])
+        return removed + cast("int", self._fenced(UNLINK, [BUCKETS.format(release=release_id)]))
 
     # Live stock and prices
 
@@ -306,7 +288,7 @@ class RegionStore:
 
         A value that is newer than `at` stays, and so does every product's sequence number.
         """
-        return sum(self._apply(snapshot_arguments(batch, at)) for batch in batches(rows, BATCH_DELTAS))
+        return sum(self._fenced(APPLY, APPLIED, snapshot_arguments(batch, at)) for batch in batches(rows, BATCH_DELTAS))
 
     def push(self, deltas: Iterable[Delta]) -> Applied:
         """Apply changes in order. Those whose every field is older than what is there are counted as stale."""
@@ -321,11 +303,19 @@ class RegionStore:
         self._apply(heartbeat_arguments(milliseconds(at or datetime.now(UTC))))
 
     def _apply(self, arguments: list[str | int]) -> int:
-        return cast("int", self._script(APPLY, [LIVE, LIVE_AGES, DELTAS], arguments))
+        return cast("int", self.script(APPLY, APPLIED, arguments))
 
     # The wire
 
-    def _script(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+    def _fenced(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int] = ()) -> Any:
+        return self.script(fenced(script), [LEASE, *keys], [*arguments, self._fence])
+
+    @property
+    def _fence(self) -> str:
+        return "" if self.fence is None else str(self.fence)
+
+    def script(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+        """What a script of region_scripts.py answers."""
         with self._reached():
             return self._redis.eval(script, len(keys), *keys, *arguments)
 
@@ -333,6 +323,12 @@ class RegionStore:
     def _reached(self) -> Iterator[None]:
         with reached(self.region, self.region.redis_url):
             yield
+
+
+def fenced_push(client: redis.Redis, script: str, fence: str, pace: Pace) -> Push:
+    """Sends hashes to `script`, which is loaded here; raises RedisError where one is refused."""
+    loaded = str(client.script_load(fenced(script))).encode()
+    return Push(client, (b"EVALSHA", loaded, b"2", LEASE.encode()), pace, after=(fence.encode(),))
 
 
 def _pushed(
@@ -359,6 +355,9 @@ def reached(region: Region, url: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
+        if "FENCED " in str(error):
+            why = str(error).partition("FENCED ")[2]
+            raise Fenced(f"region {region.name}: refused: {why}; look with tandem releases, then try again") from error
         raise Unavailable(
             f"region {region.name}: Redis at {address(url)} can't serve ({error}); "
             "start it, or mend redis_url in regions.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 from collections.abc import Callable, Mapping
@@ -79,3 +80,22 @@ def publish(settings: Settings, as_of: date, region: str, say: Say, *, spark: Sp
     from spark_jobs import publish as publishing
 
     publishing.publish(spark or sessions.create(settings, f"tandem publish {region}"), settings, as_of, region, say)
+
+
+def catch_up(settings: Settings, names: list[str], say: Say) -> None:
+    """Bring regions that missed releases (default: all) to the newest one; Spark starts where there is one."""
+    from spark_jobs import recovery
+
+    recovery.catch_up(settings, _session(settings, "tandem catch-up"), say, names)
+
+
+def rebuild(settings: Settings, region: str, say: Say) -> None:
+    """Write what a region's Redis lost anew."""
+    from spark_jobs import recovery
+
+    recovery.rebuild(settings, _session(settings, f"tandem rebuild {region}"), region, say)
+
+
+def _session(settings: Settings, name: str) -> Callable[[], SparkSession]:
+    """Starts Spark when it is first called."""
+    return functools.cache(lambda: sessions.create(settings, name))

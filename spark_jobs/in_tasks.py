@@ -8,10 +8,12 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Row
 
 from cdn.store import Damaged
-from edge_service.region_store import InUse
+from edge_service.region_store import Fenced, InUse
 from tandem.errors import InputError, TandemError, Unavailable
 
-KINDS: dict[str, type[TandemError]] = {kind.__name__: kind for kind in (Damaged, InputError, InUse, Unavailable)}
+KINDS: dict[str, type[TandemError]] = {
+    kind.__name__: kind for kind in (Damaged, Fenced, InputError, InUse, Unavailable)
+}
 _RAISED = re.compile(r"^(?:tandem|cdn|edge_service|spark_jobs|warehouse)\.[\w.]*?(\w+): (.*)$", re.MULTILINE)
 
 

@@ -106,9 +106,9 @@ def active(settings: Settings, table: str, version: int | None = None) -> list[F
     return found
 
 
-def of_day(settings: Settings, table: str, as_of: date) -> list[File]:
-    """The files of the newest version of `table` that hold rows of the day."""
-    return [file for file in active(settings, table) if file.values["as_of"] == f"{as_of}"]
+def of_day(settings: Settings, table: str, as_of: date, version: int | None = None) -> list[File]:
+    """The files of `table` at `version` (default: the newest) that hold rows of the day."""
+    return [file for file in active(settings, table, version) if file.values["as_of"] == f"{as_of}"]
 
 
 def plan(job: Job, window_days: int, *, in_segments: bool = True) -> Plan:

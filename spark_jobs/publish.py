@@ -1,15 +1,21 @@
 """Publish a build to a region: stage from Spark's partitions, verify what was written, seal, switch.
 
-Nobody reads what is staged. Killed at any step, the next run writes the same bytes under the same keys and goes on.
+Nobody reads what is staged. Whoever publishes holds the region's lease, and its fence goes with every write. Killed at
+any step, the next run writes the same bytes under the same keys and goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from cdn.manifest import Manifest
+from edge_service.lease import Held, publishing
 from edge_service.region_store import RegionStore, ReleaseMeta, Staged
 from spark_jobs import region_build, seed_live, stage
 from spark_jobs.region_build import RegionBuild
@@ -21,45 +27,69 @@ from tandem.release import State
 from tandem.settings import Settings
 from warehouse import ledger
 
-ORDER: tuple[State, ...] = ("staged", "sealed", "canary", "current")
+ORDER: tuple[State, ...] = ("staged", "sealed", "canary", "current", "backup")
 
 
 def everywhere(spark: SparkSession, settings: Settings, as_of: date, say: Say) -> None:
-    """Publish to every region. A region that can't be reached is told at the end and holds nobody up."""
-    degraded = []
+    """Publish to every region. A region that can't be reached is marked degraded and holds nobody up.
+
+    Raises Unavailable that names those at the end.
+    """
+    left = []
     for region in regions_file.load(settings.config_folder).region:
         try:
             publish(spark, settings, as_of, region.name, say)
         except Unavailable as error:
-            degraded.append(region.name)
-            say(f"{region.name}: degraded, publish it again when it is back: {error}")
-    if degraded:
-        raise Unavailable(
-            f"not published to {', '.join(degraded)}; run tandem publish --region for each when it is back"
-        )
+            left.append(region.name)
+            say(f"{region.name}: {error}")
+    if left:
+        raise Unavailable(f"not published to {', '.join(left)}; when they are back, run tandem catch-up")
 
 
 def publish(spark: SparkSession, settings: Settings, as_of: date, region_name: str, say: Say) -> None:
     """Bring the build of `as_of` to one region. Done twice, it changes nothing.
 
     Raises TandemError where there is no build or what was written does not read back, WrongTransition for a release
-    that was quarantined, Unavailable where Redis or the object store can't be reached.
+    that was quarantined, Fenced where another publisher took over, and Unavailable where Redis or the object store
+    can't be reached: the ledger then calls the region degraded.
     """
-    build = region_build.found(spark, settings, as_of, regions_file.load(settings.config_folder).get(region_name))
-    state = ledger.state(settings, region_name, build.release_id)
-    if state == "quarantined":
-        release.step(build.release_id, state, "staged")
-    with RegionStore(build.region) as store:
+    bring(region_build.found(spark, settings, as_of, regions_file.load(settings.config_folder).get(region_name)), say)
+
+
+def bring(build: RegionBuild, say: Say) -> None:
+    """`publish`, for a build that was found."""
+    with _degraded_if_lost(build), publishing(build.region, say) as store:
+        build = replace(build, fence=store.fence)
+        state = ledger.state(build.settings, build.region.name, build.release_id)
+        if state == "quarantined":
+            release.step(build.release_id, state, "staged")
         shown = state == "current" and store.current() == build.release_id
         if not shown or not store.whole(build.release_id):
-            _stage_and_seal(build, store, say)
-    say(f"{region_name}: {seed_live.seed(build)} live values brought up to the batch")
-    _reached(build, "canary", reason="health is read from here on")
-    promote(settings, build.region, build.release_id, as_of, say)
+            stage_and_seal(build, store, say)
+        say(f"{build.region.name}: {seed_live.seed(build)} live values brought up to the batch")
+        promote(build.settings, store, build.release_id, build.as_of, say)
 
 
-def _stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:
-    _reached(build, "staged", reason="built", inputs=build.inputs)
+@contextmanager
+def _degraded_if_lost(build: RegionBuild) -> Iterator[None]:
+    """Where the region is lost on the way, the ledger says what it misses."""
+    try:
+        yield
+    except Held:
+        raise
+    except Unavailable as error:
+        state = ledger.state(build.settings, build.region.name, build.release_id)
+        if "degraded" in release.NEXT[state] and state != "degraded":
+            _record(build, "degraded", reason=str(error), inputs=build.inputs, outputs=build.outputs)
+        raise
+
+
+def stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:
+    """Write, read back, seal. What is sealed already is mended where something of it was lost.
+
+    Raises TandemError where what reads back is not what was written.
+    """
+    _reached(build, "staged", reason="built", inputs=build.inputs, outputs=build.outputs)
     staged, manifest = stage.stage(build)
     found = store.verify(build.release_id)
     if found != staged:
@@ -80,6 +110,7 @@ def _stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:
         checksum=checksum,
         shards=manifest.shard_count,
         inputs=build.inputs,
+        outputs=build.outputs,
     )
     say(
         f"{build.region.name}: {build.release_id} staged and verified: {found.anchors} lists, {found.bundles} bundles, "
@@ -104,6 +135,11 @@ def _meta(build: RegionBuild, manifest: Manifest, found: Staged, checksum: str) 
 def _reached(build: RegionBuild, state: State, **told: object) -> None:
     """Record `state`, unless the release is there or further already; a retired one starts over."""
     now = ledger.state(build.settings, build.region.name, build.release_id)
-    further = now in ("current", "backup") or (now in ORDER and ORDER.index(now) >= ORDER.index(state))
+    further = now in ORDER and ORDER.index(now) >= ORDER.index(state)
     if not further:
-        ledger.record(build.settings, build.region.name, build.release_id, state, as_of=build.as_of, **told)  # type: ignore[arg-type]
+        _record(build, state, **told)
+
+
+def _record(build: RegionBuild, state: State, **told: Any) -> None:
+    region, release_id = build.region.name, build.release_id
+    ledger.record(build.settings, region, release_id, state, as_of=build.as_of, fence=build.fence, **told)

@@ -16,7 +16,10 @@ from spark_jobs.order_files import File, Folder
 from tandem.errors import TandemError
 from tandem.regions import Region
 from tandem.settings import Settings
+from warehouse import lake
 
+BUILT = ("bundles", "bundle_sets")
+"""The tables that a release is made from."""
 ROWS = 50_000
 """Rows of a file that are in memory at once, more only where a row group has more."""
 
@@ -62,6 +65,10 @@ class RegionBuild:
     as_of: date
     release_id: str
     inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    """Delta version of each of BUILT that is read."""
+    fence: int | None = None
+    """Of the publisher's lease on the region; every write carries it."""
 
     def fact(self, table: str) -> Source:
         """A fact table at the version that the build read; of one with regions, this region's files."""
@@ -70,7 +77,8 @@ class RegionBuild:
         return Source(order_files.folder(self.settings, table), own)
 
     def of_day(self, table: str) -> Source:
-        return of_day(self.settings, table, self.as_of, self.region.name)
+        """What a job wrote for the day and the region, at the version that this release is made from."""
+        return _of_day(self.settings, table, self.as_of, self.region.name, self.outputs.get(table))
 
 
 def _values(file: pq.FileMetaData, name: str) -> int:
@@ -79,15 +87,15 @@ def _values(file: pq.FileMetaData, name: str) -> int:
     return sum(column.num_values for column in columns if column.path_in_schema.replace(".list.element", "") == name)
 
 
-def of_day(settings: Settings, table: str, as_of: date, region: str) -> Source:
-    """What a job wrote for a day and a region."""
-    files = [file for file in order_files.of_day(settings, table, as_of) if file.values["region"] == region]
+def _of_day(settings: Settings, table: str, as_of: date, region: str, version: int | None) -> Source:
+    files = [file for file in order_files.of_day(settings, table, as_of, version) if file.values["region"] == region]
     return Source(order_files.folder(settings, table), files)
 
 
 def found(spark: SparkSession, settings: Settings, as_of: date, region: Region) -> RegionBuild:
     """The build of `as_of` for a region. Raises TandemError where there is none."""
-    for rows in of_day(settings, "bundles", as_of, region.name).read(["release_id", "inputs"]):
+    outputs = lake.versions(settings, BUILT)
+    for rows in _of_day(settings, "bundles", as_of, region.name, outputs["bundles"]).read(["release_id", "inputs"]):
         for row in rows.slice(0, 1).to_pylist():
-            return RegionBuild(spark, settings, region, as_of, row["release_id"], json.loads(row["inputs"]))
+            return RegionBuild(spark, settings, region, as_of, row["release_id"], json.loads(row["inputs"]), outputs)
     raise TandemError(f"there is no build of {as_of} for region {region.name}; run tandem build --as-of {as_of}")

@@ -1,74 +1,226 @@
 """The moment shoppers see another release: one pointer in Redis, then the manifest, then the ledger.
 
-Each step may be repeated: a switch that was killed halfway is finished by running it again.
+Each step may be repeated: a switch that was killed halfway is finished by running it again. Whoever switches holds the
+region's lease; the ledger takes nothing from a holder that a newer one has taken over from, and the manifest always
+follows the pointer. Nothing here needs Spark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from typing import Any
 
+from cdn.manifest import Manifest
 from cdn.store import ObjectStore
-from edge_service.region_store import NoBackup, RegionStore
+from edge_service.lease import publishing
+from edge_service.region_store import RegionStore
 from tandem import regions as regions_file
+from tandem import release
 from tandem.errors import TandemError
 from tandem.regions import Region
+from tandem.release import State
 from tandem.settings import Settings
 from warehouse import ledger
 
 Say = Callable[[str], object]
+
+SEEN = ("current", "canary")
+PASSED_OVER = ("approved", "degraded", "staged", "sealed", "canary")
+"""What becomes retired when a release that came later is made current."""
+
+
+class NoBackup(TandemError):
+    """There is nothing to roll back to."""
 
 
 def object_store(settings: Settings, region: Region) -> ObjectStore:
     return ObjectStore(region.object_store, settings.s3_access_key, settings.s3_secret, settings.s3_region)
 
 
-def promote(settings: Settings, region: Region, release_id: str, as_of: date, say: Say) -> None:
-    """Make a sealed release the current one of `region`; what was current becomes the backup, older backups retire."""
-    with RegionStore(region) as store:
-        store.point(release_id)
-        cdn = object_store(settings, region)
-        cdn.put_manifest(region.name, _manifest(cdn, region, release_id))
-        for row in ledger.latest(settings):
-            if row["region"] == region.name and row["release_id"] != release_id:
-                _step_back(settings, store, row)
-        if ledger.state(settings, region.name, release_id) != "current":
-            ledger.record(settings, region.name, release_id, "current", as_of=as_of, reason="promoted")
+def promote(
+    settings: Settings, store: RegionStore, release_id: str, as_of: date, say: Say, reason: str = "promoted"
+) -> None:
+    """Make a sealed release the current one of the region; what was current becomes the backup, older backups retire.
+
+    `store` is the region's of a lease. Raises NotSealed, and WrongTransition for a release that was quarantined.
+    """
+    region = store.region
+    before = {row["release_id"]: row for row in _rows(settings, region.name)}
+    state = before[release_id]["state"] if release_id in before else ""
+    if state != "current":
+        release.step(release_id, state, "current")
+    backup = next((each for each, row in before.items() if row["state"] == "current" and each != release_id), None)
+    show(settings, store, release_id, backup or _backup(before, release_id))
+    since = ledger.first(settings, region.name, release_id, "staged")
+    for row in before.values():
+        if row["release_id"] != release_id:
+            _step_back(settings, store, row, since)
+    if ledger.state(settings, region.name, release_id) != "current":
+        _record(settings, store, release_id, "current", as_of, reason)
     say(f"{region.name}: {release_id} is current")
 
 
-def _step_back(settings: Settings, store: RegionStore, row: dict[str, object]) -> None:
-    """What was current becomes the backup; a backup of before retires, and its keys are freed."""
-    region, release_id, as_of = str(row["region"]), str(row["release_id"]), row["as_of"]
-    assert isinstance(as_of, date)  # noqa: S101 - the ledger's schema says so
-    if row["state"] == "current":
-        ledger.record(settings, region, release_id, "backup", as_of=as_of, reason="a newer release is current")
-    elif row["state"] == "backup" and store.backup() != release_id:
-        ledger.record(settings, region, release_id, "retired", as_of=as_of, reason="no longer the backup")
+def promote_named(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
+    """`promote`, by a person. Safe to repeat. Raises TandemError where the release was never sealed there."""
+    region = regions_file.load(settings.config_folder).get(region_name)
+    row = _row(settings, region_name, release_id)
+    with publishing(region, say) as store:
+        promote(settings, store, release_id, row["as_of"], say, reason)
+
+
+def in_each(
+    settings: Settings,
+    names: Iterable[str],
+    release_id: str,
+    reason: str,
+    say: Say,
+    what: Callable[[Settings, str, str, str, Say], None],
+) -> None:
+    """`what` in each of the regions `names`, by default in all that have the release; one that fails stops no other.
+
+    Raises TandemError for a release that is nowhere, and one that names the regions that were left out.
+    """
+    known = regions_file.load(settings.config_folder).names
+    there = {row["region"] for row in ledger.latest(settings) if row["release_id"] == release_id}
+    chosen = list(names) or [name for name in known if name in there]
+    if not chosen:
+        raise TandemError(f"no region has a release {release_id}; look with tandem releases")
+    left = []
+    for name in chosen:
+        try:
+            what(settings, name, release_id, reason, say)
+        except TandemError as error:
+            left.append(name)
+            say(f"{name}: {error}")
+    if left:
+        raise TandemError(f"not done in {', '.join(left)}; mend what is said above, then run it again")
+
+
+def rollback(settings: Settings, region_name: str, reason: str, say: Say, to: str | None = None) -> None:
+    """Make an earlier release current again in one region; the release that was current is quarantined for good.
+
+    Goes to `to`, by default to the newest backup that lies there whole: never to a quarantined or a missing one. Other
+    regions are not looked at. With `to`, doing it again changes nothing. A publisher at work in the region is taken
+    over from. Raises NoBackup where there is nothing to go back to, TandemError where `to` can't be gone to,
+    Unavailable where the region can't be reached.
+    """
+    region = regions_file.load(settings.config_folder).get(region_name)
+    with publishing(region, say, take_over=True) as store:
+        rows = {row["release_id"]: row for row in _rows(settings, region_name)}
+        shown, pointed = ledger.current(settings, region_name), store.current()
+        if to is not None and to == shown == pointed:
+            show(settings, store, to, _backup(rows, to))
+            say(f"{region_name}: {to} is current already")
+            return
+        good = _good(store, rows, shown, pointed, to)
+        bad = [each for each, row in rows.items() if each != good and (row["state"] in SEEN or each == pointed)]
+        show(settings, store, good, _backup(rows, good, *bad))
+        for each in bad:
+            _record(settings, store, each, "quarantined", rows[each]["as_of"], reason)
+        if rows[good]["state"] != "current":
+            _record(settings, store, good, "current", rows[good]["as_of"], f"rolled back: {reason}")
+    say(f"{region_name}: {good} is current again, {', '.join(bad) or 'nothing'} is quarantined")
+
+
+def quarantine(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
+    """Never let a release be picked in a region. One that shoppers see there is rolled back. Safe to repeat."""
+    row = _row(settings, region_name, release_id)
+    if row["state"] == "quarantined":
+        say(f"{region_name}: {release_id} is quarantined already")
+        return
+    region = regions_file.load(settings.config_folder).get(region_name)
+    with RegionStore(region) as store:
+        shown = store.current() == release_id
+    if shown or row["state"] == "current":
+        rollback(settings, region_name, reason, say)
+        return
+    with publishing(region, say, take_over=True) as store:
+        if row["state"] == "backup":
+            show(settings, store, str(store.current()), None)
+        _record(settings, store, release_id, "quarantined", row["as_of"], reason)
+        store.delete(release_id)
+    say(f"{region_name}: {release_id} is quarantined")
+
+
+def _good(
+    store: RegionStore, rows: dict[str, dict[str, Any]], shown: str | None, pointed: str | None, to: str | None
+) -> str:
+    """The release to go back to: the newest whole backup, or `to`.
+
+    Where a switch was cut off after it moved the pointer, it is what the ledger still calls current.
+    """
+    region = store.region.name
+    if to is not None:
+        state = rows.get(to, {"state": ""})["state"]
+        if state not in ("backup", "current"):
+            there = ", ".join(each for each, row in rows.items() if row["state"] == "backup") or "none"
+            raise TandemError(
+                f"region {region}: release {to} is {state or 'unknown there'}; a rollback goes to a backup: {there}"
+            )
+        if store.sealed(to) is None:
+            raise TandemError(f"region {region}: release {to} lies there no more; tandem rebuild --region {region}")
+        return to
+    cut_off = pointed in rows and rows[pointed]["state"] in ("canary", "sealed")
+    if shown is not None and cut_off and store.sealed(shown) is not None:
+        return shown
+    for each, row in rows.items():
+        if row["state"] == "backup" and store.sealed(each) is not None:
+            return each
+    raise NoBackup(f"region {region} has no backup release to go back to; build and publish a new one")
+
+
+def _backup(rows: dict[str, dict[str, Any]], *but: str) -> str | None:
+    """The newest backup, `but` left out."""
+    return next((each for each, row in rows.items() if row["state"] == "backup" and each not in but), None)
+
+
+def show(settings: Settings, store: RegionStore, release_id: str, backup: str | None) -> None:
+    """The pointer, then the manifest that follows it: whoever wrote a manifest looks at the pointer again."""
+    region = store.region
+    cdn = object_store(settings, region)
+    _manifest(cdn, region, release_id)
+    store.switch(release_id, backup)
+    shown = None
+    while (pointed := store.current()) is not None and pointed != shown:
+        cdn.put_manifest(region.name, _manifest(cdn, region, pointed))
+        shown = pointed
+
+
+def _step_back(settings: Settings, store: RegionStore, row: dict[str, Any], since: datetime) -> None:
+    """What was current becomes the backup; a backup of before and what was passed over retire, and are freed."""
+    release_id, state, as_of = row["release_id"], row["state"], row["as_of"]
+    if state == "current":
+        _record(settings, store, release_id, "backup", as_of, "a newer release is current")
+    elif state == "backup" and store.backup() != release_id:
+        _record(settings, store, release_id, "retired", as_of, "no longer the backup")
+        store.delete(release_id)
+    elif state in PASSED_OVER and row["at"] < since:
+        _record(settings, store, release_id, "retired", as_of, "passed over: a newer release is current")
+        store.delete(release_id)
+    elif state == "quarantined" and store.sealed(release_id) is not None:
         store.delete(release_id)
 
 
-def rollback(settings: Settings, region_name: str, reason: str, say: Say) -> None:
-    """Make the backup current again in one region; the release that was current is quarantined for good.
-
-    Raises NoBackup where there is nothing to go back to, Unavailable where the region can't be reached.
-    """
-    region = regions_file.load(settings.config_folder).get(region_name)
-    bad, good = ledger.current(settings, region_name), ledger.backup(settings, region_name)
-    if bad is None or good is None:
-        raise NoBackup(f"region {region_name} has no backup release to go back to; build and publish a new one")
-    as_of = {row["release_id"]: row["as_of"] for row in ledger.latest(settings) if row["region"] == region_name}
-    with RegionStore(region) as store:
-        if store.current() != good:
-            store.roll_back()
-        cdn = object_store(settings, region)
-        cdn.put_manifest(region_name, _manifest(cdn, region, good))
-    ledger.record(settings, region_name, bad, "quarantined", as_of=as_of[bad], reason=reason)
-    ledger.record(settings, region_name, good, "current", as_of=as_of[good], reason=f"rolled back: {reason}")
-    say(f"{region_name}: {good} is current again, {bad} is quarantined")
+def _record(settings: Settings, store: RegionStore, release_id: str, state: State, as_of: date, reason: str) -> None:
+    ledger.record(settings, store.region.name, release_id, state, as_of=as_of, reason=reason, fence=store.fence)
 
 
-def _manifest(cdn: ObjectStore, region: Region, release_id: str):  # type: ignore[no-untyped-def]
+def _rows(settings: Settings, region_name: str) -> list[dict[str, Any]]:
+    """The region's releases, the one that moved last first."""
+    return [row for row in ledger.latest(settings) if row["region"] == region_name]
+
+
+def _row(settings: Settings, region_name: str, release_id: str) -> dict[str, Any]:
+    rows = _rows(settings, region_name)
+    for row in rows:
+        if row["release_id"] == release_id:
+            return row
+    known = ", ".join(row["release_id"] for row in rows) or "none"
+    raise TandemError(f"region {region_name} has no release {release_id}; it has {known}")
+
+
+def _manifest(cdn: ObjectStore, region: Region, release_id: str) -> Manifest:
     found = cdn.manifest_of(region.name, release_id)
     if found is None:
         raise TandemError(f"region {region.name}: release {release_id} has no manifest; publish it again")

@@ -34,7 +34,8 @@ def seed(build: RegionBuild) -> int:
     parts = [part for table in LIVE for part in _parts(build, table)]
     if not parts:
         return 0
-    rows = build.spark.range(0, len(parts), 1, len(parts)).mapInArrow(_seeder(build.region, parts), "changed long")
+    seeder = _seeder(build.region, build.fence, parts)
+    rows = build.spark.range(0, len(parts), 1, len(parts)).mapInArrow(seeder, "changed long")
     return sum(part.changed for part in collected(rows))
 
 
@@ -49,9 +50,9 @@ def _parts(build: RegionBuild, table: str) -> list[_Part]:
     return [_Part(table, part, known_at) for part in rows.dealt(build.settings.shuffle_partitions)]
 
 
-def _seeder(region: Region, parts: list[_Part]) -> Callable[[Batches], Batches]:
+def _seeder(region: Region, fence: int | None, parts: list[_Part]) -> Callable[[Batches], Batches]:
     def seed(batches: Batches) -> Batches:
-        with RegionStore(region) as store:
+        with RegionStore(region, fence) as store:
             for batch in batches:
                 for number in batch.column(0).to_pylist():
                     yield pa.RecordBatch.from_pydict({"changed": [_seeded(store, parts[number])]})

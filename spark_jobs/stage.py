@@ -49,6 +49,8 @@ class Work:
     bundles: Source
     products: Source
     shard_count: int
+    fence: int | None = None
+    """Of the publisher that the tasks write for."""
 
     @property
     def parts(self) -> int:
@@ -92,7 +94,7 @@ def stage(build: RegionBuild) -> tuple[Staged, Manifest]:
     store = object_store(build.settings, build.region)
     store.ensure_bucket()
     work = planned(build)
-    with RegionStore(build.region) as redis:
+    with RegionStore(build.region, build.fence) as redis:
         lists, bodies = work.lists.values("anchor"), work.bundles.values("bundle_id")
         redis.begin(build.release_id, Buckets.of(work.shard_count, lists, bodies))
     rows = build.spark.range(0, work.parts, 1, work.parts).mapInArrow(_writer(work), "written binary")
@@ -109,7 +111,7 @@ def planned(build: RegionBuild) -> Work:
     """The work, in as many shards as give each about `shards.TARGET_BYTES`: the same rows give the same number."""
     lists, bundles, products = build.of_day("bundle_sets"), build.of_day("bundles"), build.fact("products")
     count = shards.shard_count(LISTING_BYTES * lists.values("bundles.bundle_id"))
-    return Work(build.settings, build.region, build.release_id, lists, bundles, products, count)
+    return Work(build.settings, build.region, build.release_id, lists, bundles, products, count, build.fence)
 
 
 def contents(work: Work, part: int) -> Iterator[tuple[int, Content]]:
@@ -150,7 +152,7 @@ def _content(lists: list[pa.Table], bundles: list[pa.Table], products: list[pa.T
 def _writer(work: Work) -> Callable[[Batches], Batches]:
     def write(parts: Batches) -> Batches:
         store = object_store(work.settings, work.region)
-        with RegionStore(work.slow_region) as redis:
+        with RegionStore(work.slow_region, work.fence) as redis:
             for batch in parts:
                 for part in batch.column(0).to_pylist():
                     yield _batch(_write(work, part, redis, store))

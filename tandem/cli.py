@@ -174,15 +174,82 @@ def releases(settings: settings_file.Settings, *, as_json: bool) -> None:
     click.echo(json.dumps(rows, default=str) if as_json else ledger.as_text(rows))
 
 
-@main.command()
-@click.option("--region", required=True)
-@click.option("--reason", default="rolled back by hand")
+@main.group()
+def release() -> None:
+    """One release: what became of it; let it be seen, or never again; what differs from another."""
+
+
+_region = click.option("--region", "names", multiple=True, help="May be given several times; default: all regions.")
+
+
+@release.command("show")
+@click.argument("release_id")
+@click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
-def rollback(settings: settings_file.Settings, region: str, reason: str) -> None:
-    """Make the backup release current again; the present one is quarantined."""
+def release_show(settings: settings_file.Settings, release_id: str, *, as_json: bool) -> None:
+    """Every transition of a release in every region: when, by whom, why."""
+    from warehouse import ledger
+
+    rows = ledger.history(settings, release_id)
+    if not rows:
+        raise TandemError(f"there is no release {release_id}; look with tandem releases")
+    click.echo(json.dumps(rows, default=str) if as_json else ledger.as_text(rows))
+
+
+@release.command("promote")
+@click.argument("release_id")
+@_region
+@click.option("--reason", default="promoted by hand", show_default=True)
+@click.pass_obj
+def release_promote(settings: settings_file.Settings, release_id: str, names: tuple[str, ...], reason: str) -> None:
+    """Make a release current, region by region. A region where it is current already stays as it is."""
     from spark_jobs import release_switch
 
-    release_switch.rollback(settings, region, reason, click.echo)
+    release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.promote_named)
+
+
+@release.command("quarantine")
+@click.argument("release_id")
+@_region
+@click.option("--reason", required=True)
+@click.pass_obj
+def release_quarantine(settings: settings_file.Settings, release_id: str, names: tuple[str, ...], reason: str) -> None:
+    """Never let a release be picked again. A region that shows it is rolled back."""
+    from spark_jobs import release_switch
+
+    release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.quarantine)
+
+
+@main.command()
+@click.option("--region", required=True)
+@click.option("--to", help="A backup of that region; default: the newest.")
+@click.option("--reason", default="rolled back by hand")
+@click.pass_obj
+def rollback(settings: settings_file.Settings, region: str, to: str | None, reason: str) -> None:
+    """Make an earlier release current again in one region; the present one is quarantined there."""
+    from spark_jobs import release_switch
+
+    release_switch.rollback(settings, region, reason, click.echo, to)
+
+
+@main.command("catch-up")
+@_region
+@click.pass_obj
+def catch_up(settings: settings_file.Settings, names: tuple[str, ...]) -> None:
+    """Bring regions that could not be reached when it was published to the newest release."""
+    from spark_jobs import build
+
+    build.catch_up(settings, list(names), click.echo)
+
+
+@main.command()
+@click.option("--region", required=True)
+@click.pass_obj
+def rebuild(settings: settings_file.Settings, region: str) -> None:
+    """Write what a region's Redis lost anew from Delta, byte for byte."""
+    from spark_jobs import build
+
+    build.rebuild(settings, region, click.echo)
 
 
 @main.command()

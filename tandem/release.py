@@ -10,19 +10,25 @@ from typing import Literal
 
 from tandem.errors import TandemError
 
-State = Literal["staged", "sealed", "canary", "current", "backup", "retired", "quarantined"]
+State = Literal["approved", "degraded", "staged", "sealed", "canary", "current", "backup", "retired", "quarantined"]
 
 NEXT: dict[str, frozenset[str]] = {
-    "": frozenset({"staged"}),
-    "staged": frozenset({"staged", "sealed", "quarantined", "retired"}),
-    "sealed": frozenset({"canary", "quarantined", "retired"}),
-    "canary": frozenset({"current", "quarantined"}),
+    "": frozenset({"approved", "degraded", "staged"}),
+    "approved": frozenset({"approved", "degraded", "staged", "quarantined", "retired"}),
+    "degraded": frozenset({"degraded", "staged", "quarantined", "retired"}),
+    "staged": frozenset({"approved", "degraded", "staged", "sealed", "quarantined", "retired"}),
+    "sealed": frozenset({"degraded", "canary", "current", "quarantined", "retired"}),
+    "canary": frozenset({"current", "retired", "quarantined"}),
     "current": frozenset({"backup", "quarantined"}),
     "backup": frozenset({"current", "retired", "quarantined"}),
-    "retired": frozenset({"staged"}),
+    "retired": frozenset({"degraded", "staged"}),
     "quarantined": frozenset(),
 }
-"""The states a release of one region may go to from each state; the empty state is before the first."""
+"""The states a release of one region may go to from each state; the empty state is before the first.
+
+approved: a person let it pass a gate that it breaches. degraded: the region could not be reached when it was published.
+canary: shoppers of this region see it on trial. backup: what a rollback goes to. quarantined: never picked again.
+"""
 
 
 class WrongTransition(TandemError):

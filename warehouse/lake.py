@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from tandem.errors import InputError
 from tandem.settings import Settings
@@ -62,7 +63,17 @@ def open_table(settings: Settings, table: str, version: int | None = None) -> De
 def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> None:
     """Make the tables that do not exist yet, with their comments, partitions and constraints."""
     for table in tables:
-        made = DeltaTable.create(
+        made = _made(settings, table)
+        _widen(made, table)
+        held = made.metadata().configuration
+        missing = {name: sql for name, sql in table.constraints.items() if f"delta.constraints.{name}" not in held}
+        if missing:
+            made.alter.add_constraint(missing)
+
+
+def _made(settings: Settings, table: Table) -> DeltaTable:
+    try:
+        return DeltaTable.create(
             uri(settings, table.name),
             schema=Schema.from_json(table.schema_json()),
             mode="ignore",
@@ -71,10 +82,18 @@ def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> Non
             description=f"One row per {table.grain}.",
             storage_options=storage_options(settings),
         )
-        held = made.metadata().configuration
-        missing = {name: sql for name, sql in table.constraints.items() if f"delta.constraints.{name}" not in held}
-        if missing:
-            made.alter.add_constraint(missing)
+    except CommitFailedError:  # another process made it at the same moment
+        return open_table(settings, table.name)
+
+
+def _widen(made: DeltaTable, table: Table) -> None:
+    """Add the optional columns that a table made by an earlier version lacks; its rows have null there."""
+    held = {field.name for field in made.schema().fields}
+    declared = Schema.from_json(table.schema_json()).fields
+    missing = [field for field in declared if field.name not in held and field.nullable]
+    if missing:
+        with suppress(CommitFailedError):  # another process does the same
+            made.alter.add_columns(missing)
 
 
 def arrow_schema(table: Table) -> pa.Schema:

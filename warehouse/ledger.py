@@ -25,6 +25,11 @@ from warehouse.query import drawn
 from warehouse.tables import RELEASES
 from warehouse.views import connect, view
 
+
+class Superseded(TandemError):
+    """A publisher that a newer one has taken over from wanted to write."""
+
+
 TRIES = 20
 SHOWN = ("region", "release_id", "state", "at", "anchors", "bundles", "checksum", "by", "reason")
 
@@ -43,11 +48,14 @@ def record(
     checksum: str | None = None,
     shards: int | None = None,
     inputs: Mapping[str, int] | None = None,
+    outputs: Mapping[str, int] | None = None,
+    fence: int | None = None,
 ) -> None:
     """Write that `release_id` went to `state` in `region`.
 
     The transition is judged on the version that it is written on: where another writer comes first, it is judged again.
-    Raises WrongTransition where the present state does not lead there, and Unavailable where the table stays contended.
+    Raises WrongTransition where the present state does not lead there, Superseded where a publisher with a newer fence
+    has written of this region, and Unavailable where the table stays contended.
     """
     row = {
         "region": region,
@@ -60,19 +68,42 @@ def record(
         "bundles": bundles,
         "checksum": checksum,
         "shards": shards,
-        "inputs": None if inputs is None else json.dumps(dict(sorted(inputs.items()))),
+        "inputs": _json(inputs),
         "code_version": metadata.version("tandem-bundles"),
+        "outputs": _json(outputs),
+        "fence": fence,
     }
     lake.create(settings, [RELEASES])
     for _ in range(TRIES):
         table = lake.open_table(settings, RELEASES.name)
         history = [row for row in _transitions(settings, table) if row["region"] == region]
+        _not_superseded(region, fence, history)
         step(release_id, _state(history, release_id), state)
         row["at"] = _next_instant(history)
         if _committed(table, _completed(row, history)):
             return
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads out contending writers
     raise Unavailable(f"the ledger of {region} is being written by others all the time; run the step again")
+
+
+def _json(versions: Mapping[str, int] | None) -> str | None:
+    return None if versions is None else json.dumps(dict(sorted(versions.items())))
+
+
+def _not_superseded(region: str, fence: int | None, history: Iterable[Mapping[str, Any]]) -> None:
+    newest = max((row["fence"] or 0 for row in history), default=0)
+    if fence is not None and fence < newest:
+        raise Superseded(
+            f"region {region}: a newer publisher has taken over; look with tandem releases, then run the command again"
+        )
+
+
+def history(settings: Settings, release_id: str) -> list[dict[str, Any]]:
+    """Every transition of a release, oldest first within a region."""
+    if not lake.exists(settings, RELEASES.name):
+        return []
+    rows = _transitions(settings, lake.open_table(settings, RELEASES.name))
+    return [row for row in rows if row["release_id"] == release_id]
 
 
 def latest(settings: Settings) -> list[dict[str, Any]]:
@@ -108,6 +139,23 @@ def backup(settings: Settings, region: str) -> str | None:
     return _holding(settings, region, "backup")
 
 
+def degraded(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Region to the newest release that it missed, those left out that were quarantined in some region since."""
+    rows = latest(settings)
+    bad = {row["release_id"] for row in rows if row["state"] == "quarantined"}
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["state"] == "degraded" and row["release_id"] not in bad:
+            found.setdefault(row["region"], row)
+    return found
+
+
+def kept_elsewhere(settings: Settings, release_id: str, regions: Iterable[str]) -> bool:
+    """A release is current (or the backup) in some region, or no region has it on trial or waiting."""
+    states = {row["state"] for row in latest(settings) if row["release_id"] == release_id and row["region"] in regions}
+    return bool(states & {"current", "backup"}) or not states & {"staged", "sealed", "canary"}
+
+
 def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows of `latest` as a table for a terminal."""
     shown = [[row[name] for name in SHOWN] for row in rows]
@@ -140,7 +188,7 @@ def _completed(row: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, 
     """What this transition does not say anew of its release, as the one before said it."""
     before = [each for each in history if each["release_id"] == row["release_id"]]
     kept = before[-1] if before else {}
-    return {name: kept.get(name) if row[name] is None else row[name] for name in row}
+    return {name: kept.get(name) if row[name] is None and name != "fence" else row[name] for name in row}
 
 
 def _next_instant(history: list[dict[str, Any]]) -> datetime:

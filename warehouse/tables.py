@@ -557,7 +557,11 @@ RELEASES = Table(
     columns=(
         _FACT_REGION,
         Column("release_id", "string", "The release"),
-        Column("state", "string", "staged, sealed, canary, current, backup, retired or quarantined"),
+        Column(
+            "state",
+            "string",
+            "approved, degraded, staged, sealed, canary, current, backup, retired or quarantined (tandem/release.py)",
+        ),
         Column("at", "timestamp", "When it went to this state, UTC"),
         Column("by", "string", "User and machine that did it"),
         Column("reason", "string", "Why"),
@@ -568,6 +572,8 @@ RELEASES = Table(
         _optional("shards", "long", "Files on the CDN"),
         _optional("inputs", "string", "JSON: Delta version of each table that it came from"),
         Column("code_version", "string", "Tandem's version"),
+        _optional("outputs", "string", "JSON: Delta version of bundles and bundle_sets that it was staged from"),
+        _optional("fence", "long", "Number of the publisher's lease; an older one writes nothing after a newer one"),
     ),
     partitions=("region",),
     retention="kept: the record of what shoppers could see",

@@ -44,14 +44,21 @@ def view(connection: Any, settings: Settings, table: Table, version: int | None 
     """Make `table` (as of `version`) a view of `connection`. Raises InputError where it was never made."""
     opened = lake.open_table(settings, table.name, version)
     columns = ", ".join(f'CAST("{name}" AS {sql_type(kind)}) AS "{name}"' for name, kind in _columns(table))
+    none = ", ".join(f'NULL AS "{name}"' for name in table.names)
+    nothing = f"SELECT {columns} FROM (SELECT {none}) WHERE false"
     if not opened.file_uris():
-        nothing = ", ".join(f'NULL AS "{name}"' for name in table.names)
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM (SELECT {nothing}) WHERE false")
-    elif opened.table_uri.startswith("s3:"):
+        connection.execute(f"CREATE VIEW {table.name} AS {nothing}")
+        return
+    if opened.table_uri.startswith("s3:"):
         connection.register(f"_{table.name}", opened.to_pyarrow_dataset())
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM _{table.name}")
+        source = f"_{table.name}"
     else:
-        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM {_files(opened, table)}")
+        source = _files(opened, table)
+    try:
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM {source}")
+    except duckdb.BinderException:  # every file is older than one of the columns
+        padded = f"SELECT * FROM {source} UNION ALL BY NAME {nothing}"
+        connection.execute(f"CREATE VIEW {table.name} AS SELECT {columns} FROM ({padded})")
 
 
 def sql_type(kind: Type) -> str:

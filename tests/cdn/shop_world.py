@@ -208,7 +208,7 @@ class ShopWorld:
                 segments=tuple(made.segments),
             )
             redis.seal(RELEASE, meta)
-            redis.point(RELEASE)
+            redis.switch(RELEASE, None)
         self.store.put_manifest(region, made)
 
     def restock(self) -> None:

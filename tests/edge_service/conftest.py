@@ -182,8 +182,14 @@ def publish(
     )
     sealed = store.seal(release_id, meta)
     if point:
-        store.point(release_id)
+        point_to(store, release_id)
     return sealed
+
+
+def point_to(store: RegionStore, release_id: str) -> None:
+    """Make a sealed release current, and what was current the backup."""
+    held = store.current()
+    store.switch(release_id, store.backup() if held == release_id else held)
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:

@@ -191,7 +191,7 @@ async def test_a_release_switch_never_mixes_two_releases_in_an_answer(edge, publ
 
     async def switch() -> None:
         for number in range(2, 6):
-            await anyio.to_thread.run_sync(published.point, f"r{number}")
+            await anyio.to_thread.run_sync(published.switch, f"r{number}", f"r{number - 1}")
             await anyio.sleep(0.6)
 
     with anyio.fail_after(30):
@@ -209,7 +209,7 @@ async def test_a_rollback_is_followed(edge, published: RegionStore) -> None:
         return (await tea(edge))["release"] == release
 
     await until(lambda: shows("r2"))
-    published.roll_back()
+    published.switch("r1", None)
     await until(lambda: shows("r1"))
     assert (await tea(edge))["bundles"][0]["id"] == TEA_CUP.id
 
@@ -220,7 +220,7 @@ async def test_a_release_that_is_not_whole_is_not_served(
     publish(published, "r2", point=False)
     with redis.Redis.from_url(published.region.redis_url) as client:
         client.delete(next(iter(client.scan_iter("tandem:release:r2:bodies:*"))))
-    published.point("r2")
+    published.switch("r2", "r1")
 
     async def reported() -> bool:
         await anyio.sleep(0.1)

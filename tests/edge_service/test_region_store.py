@@ -12,7 +12,7 @@ import redis
 
 from edge_service import region_payloads, region_store
 from edge_service.region_payloads import Buckets, Staged
-from edge_service.region_store import Applied, Delta, InUse, LiveRow, NoBackup, NotSealed, RegionStore, ReleaseMeta
+from edge_service.region_store import Applied, Delta, InUse, LiveRow, NotSealed, RegionStore, ReleaseMeta
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.errors import Unavailable
 from tandem.offer import Live
@@ -145,28 +145,26 @@ def test_a_release_that_an_earlier_version_sealed_is_staged_anew(store: RegionSt
 def test_an_unsealed_release_is_never_pointed_to(store: RegionStore) -> None:
     store.stage("r1", *content())
     with pytest.raises(NotSealed, match="region north: release r1 is not sealed"):
-        store.point("r1")
+        store.switch("r1", None)
     assert store.current() is None
 
 
-def test_pointing_makes_the_one_before_the_backup_and_twice_changes_nothing(store: RegionStore) -> None:
-    assert publish(store, "r1", point=False) == store.sealed("r1")
-    assert store.point("r1") is None
-    assert store.point("r1") is None
-    publish(store, "r2", point=False)
-    assert [store.point("r2"), store.point("r2")] == ["r1", "r1"]
-    assert (store.current(), store.backup()) == ("r2", "r1")
-
-
-def test_a_rollback_makes_the_backup_current_and_never_returns_to_the_bad_one(store: RegionStore) -> None:
-    publish(store, "r1")
-    with pytest.raises(NoBackup, match="no backup"):
-        store.roll_back()
-    publish(store, "r2")
-    assert store.roll_back() == ("r2", "r1")
+def test_a_switch_moves_both_pointers_and_twice_changes_nothing(store: RegionStore) -> None:
+    for name in ("r1", "r2"):
+        assert publish(store, name, point=False) == store.sealed(name)
+    for _ in range(2):
+        store.switch("r2", "r1")
+        assert (store.current(), store.backup()) == ("r2", "r1")
+    store.switch("r1", None)
     assert (store.current(), store.backup()) == ("r1", None)
-    with pytest.raises(NoBackup):
-        store.roll_back()
+
+
+def test_a_backup_that_is_not_whole_is_none(store: RegionStore) -> None:
+    publish(store, "r1")
+    publish(store, "r2")
+    store.stage("r3", *content())
+    store.switch("r2", "r3")
+    assert (store.current(), store.backup()) == ("r2", None)
 
 
 def test_deleting_spares_what_is_in_use_and_removes_every_key_of_the_rest(store: RegionStore) -> None:

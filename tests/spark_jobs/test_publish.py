@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
-from edge_service.region_store import NoBackup, RegionStore
-from spark_jobs import build, publish, release_switch, stage
+from edge_service.region_store import LEASE, Fenced, RegionStore
+from spark_jobs import build, publish, recovery, region_build, release_switch, seed_live, stage
 from tandem import regions, release
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
@@ -52,9 +53,10 @@ def north(settings: Settings) -> Region:
 
 
 def content(url: str) -> dict[bytes, Any]:
-    """Every key of a release, with its value."""
+    """Every key of a release, with its value: all but who may publish."""
     with redis.Redis.from_url(url) as client:
         keys = [key for key in client.scan_iter("tandem:*") if client.type(key) in (b"hash", b"string")]
+        keys.remove(LEASE.encode())
         return {key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key) for key in keys}
 
 
@@ -97,6 +99,13 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     publish.publish(spark, settings, AS_OF, "north", said.append)
     assert content(redis_url) == before
 
+    # Tasks of a publisher that was taken over from write nothing.
+    stale = replace(region_build.found(spark, settings, AS_OF, region), fence=1)
+    for write in (stage.stage, seed_live.seed):
+        with pytest.raises(Fenced, match="a newer publisher took over"):
+            write(stale)
+    assert content(redis_url) == before
+
     # Redis lost altogether: the same command brings back the same bytes.
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -111,7 +120,7 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     assert content(redis_url) == before
 
     # Without a backup there is nothing to go back to.
-    with pytest.raises(NoBackup, match="north"):
+    with pytest.raises(release_switch.NoBackup, match="north"):
         release_switch.rollback(settings, "north", "test", said.append)
 
     # A second release that dies after Redis was staged is seen by nobody; run again, it goes through.
@@ -140,6 +149,13 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     second = ledger.current(settings, "north")
     assert second != first
     assert ledger.backup(settings, "north") == first
+
+    # Redis lost again: the backup comes back too, though its day was built anew since, and so do the pointers.
+    whole = content(redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    recovery.rebuild(settings, lambda: spark, "north", said.append)
+    assert content(redis_url) == whole
 
     # Back: Redis, CDN and ledger agree, and the bad one is never published again.
     release_switch.rollback(settings, "north", "prices were wrong", said.append)
@@ -170,7 +186,21 @@ def test_a_region_out_of_reach_holds_nobody_up_and_is_named(
     with RegionStore(north(settings)) as store:
         assert store.current() == ledger.current(settings, "north")
     assert ledger.current(settings, "south") is None
-    assert any("south: degraded" in line for line in said)
+    assert any("south: region south: Redis at" in line for line in said)
+    (row,) = [row for row in ledger.latest(settings) if row["region"] == "south"]
+    assert row["state"] == "degraded"
+    assert "can't serve" in row["reason"]
+
+    # Still away: it stays degraded. Back: it goes straight to the newest.
+    with pytest.raises(Unavailable, match="still out of reach: south"):
+        recovery.catch_up(settings, lambda: spark, said.append)
+    path.write_text(f"{head}{redis_url.removesuffix('0')}1{tail}", encoding="utf-8")
+    recovery.catch_up(settings, lambda: spark, said.append)
+    newest = ledger.current(settings, "north")
+    with RegionStore(regions.load(settings.config_folder).get("south")) as store:
+        assert store.current() == ledger.current(settings, "south") == newest
+    recovery.catch_up(settings, lambda: pytest.fail("nothing is missed: Spark need not start"), said.append)
+    assert said[-1] == "south: has not missed a release"
 
 
 def test_publishing_a_day_that_was_never_built_says_what_to_run(spark: Any, built: Settings):

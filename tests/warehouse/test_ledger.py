@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
+import pyarrow as pa
 import pytest
 
 from tandem.release import WrongTransition
 from tandem.settings import Settings
-from warehouse import ledger
+from warehouse import lake, ledger
+from warehouse.tables import RELEASES
 
 DAY = date(2024, 1, 1)
 
@@ -44,7 +47,9 @@ def test_a_rollback_makes_the_backup_current_and_the_other_never_again(settings:
 
 
 def test_a_step_that_does_not_lead_there_is_refused(settings: Settings) -> None:
-    with pytest.raises(WrongTransition, match="r1 is new and cannot become current; allowed: staged"):
+    with pytest.raises(
+        WrongTransition, match="r1 is new and cannot become current; allowed: approved, degraded, staged"
+    ):
         go(settings, "a", "r1", "current")
 
 
@@ -95,3 +100,44 @@ def test_of_two_that_take_the_same_step_one_is_refused(settings: Settings) -> No
 
     with ThreadPoolExecutor(3) as pool:
         assert sorted(pool.map(seal, range(3))) == ["done", "refused", "refused"]
+
+
+def test_a_ledger_that_an_earlier_version_made_is_widened_and_its_rows_stay(settings: Settings) -> None:
+    narrow = replace(RELEASES, columns=tuple(c for c in RELEASES.columns if c.name not in ("fence", "outputs")))
+    lake.create(settings, [narrow])
+    row = {"region": "a", "release_id": "r1", "state": "staged", "at": datetime(2024, 1, 1, tzinfo=UTC), "by": "x"}
+    row |= {"reason": "old", "as_of": DAY, "code_version": "0"}
+    lake.append(settings, narrow, pa.Table.from_pylist([row], schema=lake.arrow_schema(narrow)))
+    assert [(each["release_id"], each["fence"]) for each in ledger.latest(settings)] == [("r1", None)]
+    ledger.record(settings, "a", "r1", "sealed", as_of=DAY, fence=7, outputs={"bundles": 3})
+    assert [(each["state"], each["fence"]) for each in ledger.history(settings, "r1")] == [
+        ("staged", None),
+        ("sealed", 7),
+    ]
+
+
+def test_a_publisher_that_a_newer_one_took_over_from_records_nothing(settings: Settings) -> None:
+    ledger.record(settings, "a", "r1", "staged", as_of=DAY, fence=5)
+    ledger.record(settings, "a", "r2", "staged", as_of=DAY, fence=6)
+    with pytest.raises(ledger.Superseded, match="region a: a newer publisher has taken over"):
+        ledger.record(settings, "a", "r1", "sealed", as_of=DAY, fence=5)
+    ledger.record(settings, "b", "r1", "staged", as_of=DAY, fence=1)
+    assert ledger.state(settings, "a", "r1") == "staged"
+
+
+def test_a_region_missed_the_newest_release_that_no_region_quarantined_since(settings: Settings) -> None:
+    for name in ("r1", "r2", "r3"):
+        ledger.record(settings, "a", name, "degraded", as_of=DAY)
+    for state in ("staged", "quarantined"):
+        go(settings, "b", "r3", state)
+    assert {region: row["release_id"] for region, row in ledger.degraded(settings).items()} == {"a": "r2"}
+
+
+def test_what_waits_in_another_region_is_not_kept_there_until_it_is_current(settings: Settings) -> None:
+    ledger.record(settings, "a", "r1", "degraded", as_of=DAY)
+    assert ledger.kept_elsewhere(settings, "r1", ["a", "b"])
+    for state in ("staged", "sealed"):
+        go(settings, "b", "r1", state)
+        assert not ledger.kept_elsewhere(settings, "r1", ["a", "b"])
+    go(settings, "b", "r1", "current")
+    assert ledger.kept_elsewhere(settings, "r1", ["a", "b"])
