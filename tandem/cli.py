@@ -144,12 +144,14 @@ def evaluate(settings: settings_file.Settings, as_of: date, report: Path | None)
 
 @main.command()
 @_as_of
+@click.option("--override", "overrides", multiple=True, metavar="GATE", help="Let the build pass this gate once.")
+@click.option("--reason", default="", help="Why; needed with --override, and kept in the ledger.")
 @click.pass_obj
-def gate(settings: settings_file.Settings, as_of: date) -> None:
+def gate(settings: settings_file.Settings, as_of: date, overrides: tuple[str, ...], reason: str) -> None:
     """Check the build of a day against gates.toml; exit 1 with every breach."""
     from warehouse import gate
 
-    gate.run(settings, as_of, click.echo)
+    gate.run(settings, as_of, click.echo, overrides, reason)
 
 
 @main.command()
@@ -218,6 +220,19 @@ def release_quarantine(settings: settings_file.Settings, release_id: str, names:
     from spark_jobs import release_switch
 
     release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.quarantine)
+
+
+@release.command("diff")
+@click.argument("before")
+@click.argument("after")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def release_diff(settings: settings_file.Settings, before: str, after: str, *, as_json: bool) -> None:
+    """Bundles added, dropped and changed between two releases, coverage and churn, region by region."""
+    from warehouse import release_diff
+
+    found = release_diff.diff(settings, before, after)
+    click.echo(json.dumps([each._asdict() for each in found]) if as_json else "\n".join(map(str, found)))
 
 
 @main.command()

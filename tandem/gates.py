@@ -21,10 +21,18 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Anchors, against the release that is current there."""
     min_hits_share_of_current: Ratio = 0.9
     """Hits on later orders (`hit@5/ranker` of evaluations), against those of the build that is current there."""
+    max_churn: Ratio = 0.95
+    """Anchors whose best bundle is another one than in the release that is current there, of those that both have."""
+    max_emptied_segment_share: Ratio = 0.5
+    """Segments without a list of their own, of those that have one in the release that is current there."""
     max_orphan_share: Ratio = 0.0
     """Bundles with a component that the catalogue does not hold or that is not active."""
     max_unpriced_share: Ratio = 0.2
     """Bundles that orders speak for, with a component that has no price."""
+    max_uncosted_share: Ratio = 1.0
+    """Bundles with a component whose cost is not known, so that its floor rests on `assumed_margin_bps`."""
+    max_list_bytes: Annotated[int, msgspec.Meta(ge=1)] = 65_536
+    """The largest list with all of its bundles, as JSON: what one answer carries."""
     max_below_floor: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bundles whose discount would take a component below its floor, or is not one from the lowest price of the days
     before where the region's law asks for that."""

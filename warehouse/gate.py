@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from tandem.gates import Gates
 from tandem.money import BPS
 from tandem.regions import Region
 from tandem.settings import Settings
+from warehouse import ledger, release_diff
 from warehouse.views import connect, quoted
 
 EXAMPLES = 5
@@ -39,6 +40,8 @@ class Measured(NamedTuple):
     limit: float
     examples: list[str]
     """Up to five of what is wrong."""
+    release_id: str = ""
+    """Of the build; empty where there is none."""
 
     @property
     def passed(self) -> bool:
@@ -53,17 +56,55 @@ class Measured(NamedTuple):
 Breach = Measured
 
 
-def run(settings: Settings, as_of: date, say: Callable[[str], None]) -> None:
-    """Say every figure; raise TandemError that lists each breach with examples."""
+def run(
+    settings: Settings, as_of: date, say: Callable[[str], None], overrides: Iterable[str] = (), reason: str = ""
+) -> None:
+    """Say every figure; raise TandemError that lists each breach with examples.
+
+    The gates that `overrides` names let this build pass, for `reason`: the ledger keeps who said so and why, and later
+    runs of the gate on the same build go by that. Raises TandemError for an override without a reason or of no gate.
+    """
+    given = _known(overrides, reason)
     measured = measure(settings, as_of)
+    breaches = []
     for found in measured:
-        say(f"{'passed' if found.passed else 'BREACH'}  {found}")
-    breaches = [str(found) for found in measured if not found.passed]
+        approved = None if found.passed else _approved(settings, as_of, found, given, reason)
+        if approved is not None:
+            say(f"allowed  {found} ({approved})")
+        elif found.passed:
+            say(f"passed  {found}")
+        else:
+            say(f"BREACH  {found}")
+            breaches.append(str(found))
     if breaches:
         listed = "\n  ".join(breaches)
         raise TandemError(
-            f"the build of {as_of} does not pass the gate and is not published; mend it or gates.toml:\n  {listed}"
+            f"the build of {as_of} does not pass the gate and is not published; mend it or gates.toml, or let it pass "
+            f"with --override GATE --reason WHY:\n  {listed}"
         )
+
+
+def _known(overrides: Iterable[str], reason: str) -> frozenset[str]:
+    given = frozenset(overrides)
+    if given and not reason.strip():
+        raise TandemError("an override needs a reason: --reason WHY; it lands in the ledger")
+    for gate in sorted(given - set(Gates.__struct_fields__)):
+        raise TandemError(f"there is no gate {gate}; there are {', '.join(Gates.__struct_fields__)}")
+    return given
+
+
+def _approved(settings: Settings, as_of: date, found: Measured, given: frozenset[str], reason: str) -> str | None:
+    """Who let the build pass this gate of this region, and why; None where nobody did."""
+    before = [
+        row
+        for row in ledger.history(settings, found.release_id)
+        if row["region"] == found.region and row["state"] == "approved" and row["reason"].startswith(f"{found.gate}: ")
+    ]
+    if not before and found.gate in given and found.release_id:
+        said = f"{found.gate}: {reason} (found {found.figure:.6g}, asked for {found.limit:.6g})"
+        ledger.record(settings, found.region, found.release_id, "approved", as_of=as_of, reason=said)
+        return _approved(settings, as_of, found, given, reason)
+    return f"by {before[-1]['by']}: {before[-1]['reason']}" if before else None
 
 
 def check(settings: Settings, as_of: date) -> list[Breach]:
@@ -81,7 +122,7 @@ def measure(settings: Settings, as_of: date) -> list[Measured]:
         return [
             measured
             for region in regions
-            for measured in _measure_region(connection, region, as_of, asked, found.pricing)
+            for measured in _measure_region(settings, connection, region, as_of, asked, found.pricing)
         ]
 
 
@@ -89,10 +130,11 @@ def _prepare(connection: Any, as_of: date) -> None:
     """The day's bundles and their components, each with what catalogue and prices say about it today."""
     connection.execute(f"""
         CREATE TEMP TABLE built AS
-            SELECT region, segment, bundle_id, discount_bps, evidence, components, row_number() OVER () AS number
+            SELECT region, segment, bundle_id, release_id, discount_bps, evidence, components,
+                   row_number() OVER () AS number
             FROM bundles WHERE as_of = DATE '{as_of}';
         CREATE TEMP TABLE lists AS
-            SELECT region, anchor FROM bundle_sets WHERE as_of = DATE '{as_of}' AND len(bundles) > 0;
+            SELECT region, segment, anchor, bundles FROM bundle_sets WHERE as_of = DATE '{as_of}' AND len(bundles) > 0;
         CREATE TEMP TABLE hits AS
             SELECT as_of, region, value FROM evaluations WHERE segment = '*' AND metric = '{SHIPPED}';
         CREATE TEMP TABLE parts AS
@@ -109,38 +151,91 @@ def _prepare(connection: Any, as_of: date) -> None:
 
 
 def _measure_region(
-    connection: Any, region: Region, as_of: date, asked: Gates, pricing: rules.Pricing
+    settings: Settings, connection: Any, region: Region, as_of: date, asked: Gates, pricing: rules.Pricing
 ) -> list[Measured]:
     here = f"region = {quoted(region.name)}"
     anchors, lists = connection.sql(f"SELECT count(DISTINCT anchor), count(*) FROM lists WHERE {here}").fetchall()[0]
     bundles = connection.sql(f"SELECT count(*) FROM built WHERE {here}").fetchall()[0][0]
     orphans, orphan_examples = _bundles_where(connection, here, "NOT active")
     unpriced, unpriced_examples = _bundles_where(connection, here, "price_cents IS NULL AND counted")
+    uncosted, uncosted_examples = _bundles_where(connection, here, "unit_cost_cents IS NULL OR NOT same_currency")
+    largest, largest_example = _largest_list(connection, here)
     below_floor = _below_floor(connection, here, pricing)
     if region.lowest_price_days:
         below_floor += _not_from_lowest(connection, here, as_of, region.lowest_price_days)
+    made = connection.sql(f"SELECT coalesce(max(release_id), '') FROM built WHERE {here}").fetchall()[0][0]
+    churn, churned = _churn(settings, region.name, made, as_of)
+    emptied, emptied_names = _emptied(settings, region.name, made, connection)
     below_k = connection.sql(f"""
         SELECT bundle_id || ' with ' || evidence.customers_together FROM built
         WHERE {here} AND evidence.customers_together < {region.k} AND NOT {BY_RULE} ORDER BY ALL
     """).fetchall()
 
     def measured(gate: str, figure: float, examples: list[str]) -> Measured:
-        return Measured(region.name, gate, figure, getattr(asked, gate), examples[:EXAMPLES])
+        return Measured(region.name, gate, figure, getattr(asked, gate), examples[:EXAMPLES], made)
 
     return [
         measured("min_anchors", anchors, []),
         measured("min_anchor_share_of_current", _share_of_current(connection, here, lists), []),
         measured("min_hits_share_of_current", _hits_share_of_current(connection, region.name, as_of), []),
+        measured("max_churn", churn, churned),
+        measured("max_emptied_segment_share", emptied, emptied_names),
         measured("max_orphan_share", orphans / max(bundles, 1), orphan_examples),
         measured("max_unpriced_share", unpriced / max(bundles, 1), unpriced_examples),
+        measured("max_uncosted_share", uncosted / max(bundles, 1), uncosted_examples),
+        measured("max_list_bytes", largest, largest_example),
         measured("max_below_floor", len(below_floor), below_floor),
         measured("max_below_k", len(below_k), [row[0] for row in below_k[:EXAMPLES]]),
     ]
 
 
+def _current(settings: Settings, region: str) -> dict[str, Any] | None:
+    rows = (row for row in ledger.latest(settings) if row["region"] == region and row["state"] == "current")
+    return next(rows, None)
+
+
+def _churn(settings: Settings, region: str, made: str, as_of: date) -> tuple[float, list[str]]:
+    """Share of anchors with another best bundle than in the current release, and what differs; 0 where none is."""
+    before = _current(settings, region)
+    if before is None or before["release_id"] == made:
+        return 0.0, []
+    found = release_diff.between(settings, region, before, {"release_id": made, "as_of": as_of, "outputs": None})
+    return found.churn, found.examples
+
+
+def _emptied(settings: Settings, region: str, made: str, connection: Any) -> tuple[float, list[str]]:
+    """Share of the current release's segments that have no list in this build, and their names; 0 where none is."""
+    before = _current(settings, region)
+    if before is None or before["release_id"] == made:
+        return 0.0, []
+    had = release_diff.segments(settings, region, before)
+    rows = connection.execute(
+        "SELECT DISTINCT segment FROM lists WHERE region = $region", {"region": region}
+    ).fetchall()
+    lost = sorted(had - {row[0] for row in rows})
+    return len(lost) / max(len(had), 1), lost
+
+
+def _largest_list(connection: Any, here: str) -> tuple[int, list[str]]:
+    """Bytes of the largest list with its bundles as JSON, and the largest ones with their bytes."""
+    rows = connection.sql(f"""
+        WITH sizes AS (
+            SELECT region, segment, bundle_id, strlen(to_json(components)) + strlen(bundle_id) AS bytes
+            FROM built WHERE {here}),
+        listed AS (
+            SELECT region, segment, anchor, unnest(bundles).bundle_id AS bundle_id,
+                   strlen(to_json(bundles)) / len(bundles) AS share
+            FROM lists WHERE {here})
+        SELECT sum(bytes + share)::BIGINT AS total, segment || ' of ' || anchor
+        FROM listed JOIN sizes USING (region, segment, bundle_id) GROUP BY segment, anchor
+        ORDER BY total DESC, 2 LIMIT {EXAMPLES}
+    """).fetchall()
+    return (rows[0][0] if rows else 0), [f"{name} with {size} bytes" for size, name in rows]
+
+
 def _bundles_where(connection: Any, here: str, condition: str) -> tuple[int, list[str]]:
     """How many bundles have a component of which `condition` is true, and some of them with that component."""
-    found = f"FROM parts WHERE {here} AND {condition}"
+    found = f"FROM parts WHERE {here} AND ({condition})"
     count = connection.sql(f"SELECT count(DISTINCT number) {found}").fetchall()[0][0]
     rows = connection.sql(f"""
         SELECT DISTINCT bundle_id || ' with ' || sku FROM (SELECT number, sku {found}) JOIN built USING (number)

@@ -73,7 +73,7 @@ def test_a_good_build_passes_and_every_figure_is_said(built: Settings) -> None:
     gate.run(built, DAY, said.append)
     assert gate.check(built, DAY) == []
     assert said[0] == "passed  shop: min_anchors is 2, at least 1 asked for"
-    assert len(said) == 7
+    assert len(said) == 11
 
 
 def test_a_day_without_a_build_does_not_pass(built: Settings) -> None:
@@ -187,3 +187,63 @@ def test_a_build_that_hits_less_than_what_is_current_is_a_breach(built: Settings
     for state in ("sealed", "canary", "current"):
         ledger.record(built, "shop", "r0", state, as_of=before, reason="test")
     assert gates_of(gate.check(built, DAY)) == (["min_hits_share_of_current"] if breached else [])
+
+
+def released(settings: Settings, bundles: list[dict[str, Any]], lists: list[dict[str, Any]]) -> None:
+    """What is current: the rows of an earlier day."""
+    before = date(2024, 5, 31)
+    for table, rows in ((BUNDLES, bundles), (BUNDLE_SETS, lists)):
+        put(settings, table.name, [row | {"as_of": before, "release_id": "r0"} for row in rows])
+    outputs = lake.versions(settings, ("bundles", "bundle_sets"))
+    ledger.record(settings, "shop", "r0", "staged", as_of=before, outputs=outputs)
+    for state in ("sealed", "canary", "current"):
+        ledger.record(settings, "shop", "r0", state, as_of=before)
+
+
+def test_a_build_that_turns_every_list_over_is_a_breach_until_somebody_says_why(built: Settings) -> None:
+    released(built, [bundle("b0", "tea", "milk")], [listed("tea", "b0"), listed("milk", "b0")])
+    (breach,) = gate.check(built, DAY)
+    assert (breach.gate, breach.figure) == ("max_churn", 1.0)
+    assert breach.examples == ["added b1 (tea + milk)", "dropped b0 (tea + milk)"]
+    with pytest.raises(TandemError, match="an override needs a reason"):
+        gate.run(built, DAY, print, ["max_churn"])
+    with pytest.raises(TandemError, match="there is no gate churn; there are min_anchors"):
+        gate.run(built, DAY, print, ["churn"], "new range")
+    with pytest.raises(TandemError, match=r"shop: max_churn is 1, at most 0\.95"):
+        gate.run(built, DAY, print, ["max_below_k"], "another gate")
+    gate.run(built, DAY, print, ["max_churn"], "new range in June")
+    said: list[str] = []
+    gate.run(built, DAY, said.append)  # what the DAG does after it
+    (allowed,) = [line for line in said if line.startswith("allowed")]
+    assert "max_churn: new range in June (found 1, asked for 0.95)" in allowed
+    (row,) = ledger.history(built, "r1")
+    assert (row["state"], row["region"], row["reason"].partition(":")[0]) == ("approved", "shop", "max_churn")
+
+
+def test_a_segment_that_lost_all_its_lists_is_a_breach(built: Settings) -> None:
+    released(
+        built,
+        [bundle("b1", "tea", "milk")],
+        [listed("tea", "b1")] + [listed("tea", "b1") | {"segment": name} for name in ("families", "frequent")],
+    )
+    (breach,) = gate.check(built, DAY)
+    assert (breach.gate, round(breach.figure, 2), breach.examples) == (
+        "max_emptied_segment_share",
+        0.67,
+        ["families", "frequent"],
+    )
+
+
+def test_missing_costs_and_large_lists_are_breaches_where_they_are_asked_for(built: Settings) -> None:
+    put(built, BUNDLES.name, [bundle("b2", "tea", "milk") | {"region": "elsewhere"}])
+    put(built, PRICES.name, [price("tea", 200) | {"region": "elsewhere"}])
+    (built.config_folder / "gates.toml").write_text("max_uncosted_share = 0.5\nmax_list_bytes = 100\n")
+    uncosted, large = gate.check(built, DAY)
+    assert (uncosted.gate, uncosted.figure, uncosted.examples) == (
+        "max_uncosted_share",
+        1.0,
+        ["b1 with milk", "b1 with tea"],
+    )
+    assert large.gate == "max_list_bytes"
+    assert large.figure > 100
+    assert large.examples[0].startswith("* of milk with ")
