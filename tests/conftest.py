@@ -38,14 +38,18 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers."""
-    items.sort(
-        key=lambda item: max(
-            (ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0
-        )
-    )
+    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers; LONGEST before all of Spark's."""
+    items.sort(key=_rank)
 
 
+def _rank(item: pytest.Item) -> float:
+    if item.path.stem in LONGEST:
+        return ORDER.index("spark") + 0.5
+    return max((ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0)
+
+
+LONGEST = ("test_demo", "test_cluster")
+"""Files that take minutes: where two processes share the run, neither shall wait for them at the end."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
 """Files of tests/spark_jobs whose Spark is a process of its own."""
 
