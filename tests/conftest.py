@@ -48,7 +48,7 @@ def _rank(item: pytest.Item) -> float:
     return max((ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0)
 
 
-LONGEST = ("test_demo", "test_cluster")
+LONGEST = ("test_demo", "test_cluster", "test_killed_build", "test_lake_on_s3")
 """Files that take minutes: where two processes share the run, neither shall wait for them at the end."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
 """Files of tests/spark_jobs whose Spark is a process of its own."""
