@@ -43,9 +43,10 @@ export class Combobox {
     });
   }
 
+  // What is listed is found anew among them; a list that was closed stays closed.
   set products(rows) {
     this.#products = rows.map(([sku, title, image]) => ({ sku, title, image, text: title.toLowerCase() }));
-    if (document.activeElement === this.input && this.input.value) this.#search();
+    if (!this.list.hidden) this.#search();
   }
 
   #search() {

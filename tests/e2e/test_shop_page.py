@@ -143,6 +143,29 @@ def test_a_search_without_result_says_so_and_escape_closes_it(visit: Visit) -> N
     expect(page.locator("#results")).to_be_hidden()
 
 
+@pytest.mark.parametrize("escaped", [False, True])
+def test_a_search_list_that_comes_late_fills_the_open_list_but_opens_none_that_was_closed(
+    visit: Visit, escaped: bool
+) -> None:
+    waiting: list[Route] = []
+    visit.page.route("**/search.json", lambda route: waiting.append(route))
+    page, results = visit.open().page, visit.page.locator("#results")
+    expect(page.locator("#starters")).to_be_visible()
+    page.locator("#search").fill("bag pla")
+    expect(results).to_contain_text("No product with bundles is called so")
+    if escaped:
+        page.keyboard.press("Escape")
+        expect(results).to_be_hidden()
+    with page.expect_response("**/search.json") as answered:
+        waiting[0].continue_()
+    answered.value.finished()
+    if escaped:
+        page.wait_for_timeout(300)
+        expect(results).to_be_hidden()
+    else:
+        expect(results.get_by_role("option")).to_have_count(1)
+
+
 def test_a_bundle_shows_parts_price_saving_stock_and_evidence(visit: Visit) -> None:
     visit.open(sku="1029743")
     card = visit.card(BREAKFAST)
