@@ -7,6 +7,7 @@ come from spark-defaults.conf: this file is the same on a laptop and on a cluste
 from __future__ import annotations
 
 import json
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import Param, dag, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+TANDEM = str(Path(sysconfig.get_path("scripts")) / "tandem")
 SPARK_SUBMIT = str(Path(sysconfig.get_path("scripts")) / "spark-submit")
 APPLICATION = str(Path(__file__).resolve().parent.parent / "spark_jobs" / "submit.py")
 
@@ -33,8 +35,12 @@ Reads the facts at pinned Delta versions, finds what sells together, makes and p
   the run's tasks from the one that was wrong.
 * **One writer per table**: each task takes the only slot of its table's pool, so a backfill and a run by hand take
   turns. The pools come from `airflow pools import deploy/pools.json`.
-* **A region that cannot be reached** fails its own `publish` alone; clear that one task when it is back, or run
-  `tandem catch-up`.
+* **A release is tried first**: `stage` brings it to every region, where nobody sees it; `canary` shows it in one and
+  reads the health of that region's edge for `TANDEM_CANARY_SECONDS`; `promote` shows it in the others, or a bad one is
+  rolled back and quarantined, and `canary` fails. `tandem hold RELEASE --reason …` stops one on its way, `tandem go-on
+  RELEASE` lets it go on.
+* **A region that cannot be reached** holds up no other: the ledger calls it degraded, and `catch_up` brings it to the
+  newest release in the next run, or `tandem catch-up` at once.
 """
 
 PARAMS = {
@@ -101,7 +107,7 @@ def pin_inputs(*, dag_run: Any = None, params: Any = None) -> dict[str, Any]:
 
 @task(retries=0)
 def gate(as_of: str, regions: list[str], *, params: Any = None) -> list[list[str]]:
-    """Check the build of the day; what `publish` is called with for each region, or nothing."""
+    """Check the build of the day; what `stage` is called with for each region, or nothing."""
     import logging
 
     from tandem import settings
@@ -109,7 +115,54 @@ def gate(as_of: str, regions: list[str], *, params: Any = None) -> list[list[str
 
     with _wrong_is_not_tried_again():
         gates.run(settings.from_environment(), date.fromisoformat(as_of), logging.getLogger("tandem.gate").info)
-    return [["publish", "--as-of", as_of, "--region", region] for region in regions] if params["publish"] else []
+    return [["stage", "--as-of", as_of, "--region", region] for region in regions] if params["publish"] else []
+
+
+@task(retries=0)
+def canary(as_of: str, regions: list[str]) -> list[dict[str, str]]:
+    """Try what was staged in one region; what `promote` is called with for each region that has it."""
+    from tandem import settings
+    from warehouse import ledger
+
+    release_id = _tandem("canary", "--as-of", as_of).split()[-1]
+    held = {
+        row["region"]: row["state"]
+        for row in ledger.latest(settings.from_environment())
+        if row["release_id"] == release_id
+    }
+    there = [region for region in regions if held.get(region) in ("sealed", "canary", "held", "current")]
+    return [{"release_id": release_id, "region": region} for region in there]
+
+
+@task(map_index_template="{{ task.op_kwargs['region'] }}")
+def promote(release_id: str, region: str) -> None:
+    """Show one region's shoppers what did well on trial."""
+    from tandem import settings
+    from warehouse import ledger
+
+    if ledger.current(settings.from_environment(), region) != release_id:
+        _tandem("release", "promote", release_id, "--region", region, "--reason", "did well on trial")
+
+
+@task(trigger_rule="none_failed_min_one_success")
+def missed(as_of: str, regions: list[str]) -> list[list[str]]:
+    """What `catch_up` is called with for each region that missed a release."""
+    from tandem import settings
+    from warehouse import ledger
+
+    found = ledger.degraded(settings.from_environment())
+    return [["catch-up", "--as-of", as_of, "--region", region] for region in regions if region in found]
+
+
+def _tandem(*arguments: str) -> str:
+    """What the `tandem` command prints, told in the log. Raises AirflowException with what it calls wrong."""
+    import logging
+
+    done = subprocess.run([TANDEM, *arguments], capture_output=True, text=True, check=False)
+    logging.getLogger("tandem").info(done.stdout)
+    if done.returncode:
+        raise AirflowException(done.stderr.strip().removeprefix("Error: "))
+    return done.stdout
 
 
 def _day(given: str | None, dag_run: Any) -> date:
@@ -143,6 +196,19 @@ def _spark(job: str, table: str, pinned: Any) -> Job:
     )
 
 
+def _in_regions(task_id: str) -> Any:
+    """A job that is called once a region."""
+    return Job.partial(
+        task_id=task_id,
+        application=APPLICATION,
+        name=f"tandem {task_id}",
+        spark_binary=SPARK_SUBMIT,
+        pool="tandem_releases",
+        execution_timeout=JOB_TIMEOUT,
+        map_index_template="{{ task.application_args[-1] }}",
+    )
+
+
 @dag(
     dag_id="bundles",
     schedule="0 3 * * *",
@@ -165,19 +231,16 @@ def bundles() -> None:
     pricing = _spark("pricing", "bundles", pinned)
     evaluation = _spark("evaluation", "evaluations", pinned)
     passed = gate(pinned["as_of"], pinned["regions"])
-    publish = Job.partial(
-        task_id="publish",
-        application=APPLICATION,
-        name="tandem publish",
-        spark_binary=SPARK_SUBMIT,
-        pool="tandem_releases",
-        execution_timeout=JOB_TIMEOUT,
-        map_index_template="{{ task.application_args[-1] }}",
-    ).expand(application_args=passed)
+    staged = _in_regions("stage").expand(application_args=passed)
+    tried = canary(pinned["as_of"], pinned["regions"])
+    promoted = promote.expand_kwargs(tried)
+    behind = missed(pinned["as_of"], pinned["regions"])
+    caught_up = _in_regions("catch_up").expand(application_args=behind)
     segments >> affinity >> made >> pricing
     segments >> substitutes >> ranking >> made
     segments >> elasticity >> pricing
-    pricing >> evaluation >> passed >> publish
+    pricing >> evaluation >> passed >> staged >> tried
+    promoted >> behind >> caught_up
 
 
 bundles()

@@ -38,6 +38,8 @@ PORT = "8090"
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = ROOT / "dags"
 POOLS = ROOT / "deploy" / "pools.json"
+CANARY_SECONDS = "3"
+"""On one machine nobody waits minutes for a trial, unless TANDEM_CANARY_SECONDS says so."""
 FINISHED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 GOOD = frozenset({"success", "skipped"})
 STANDALONE_SECONDS = 300.0
@@ -79,6 +81,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_CONF_DIR": str(home / "spark"),
         "TANDEM_SPARK_CONNECT": settings.spark_connect,
+        "TANDEM_CANARY_SECONDS": os.environ.get("TANDEM_CANARY_SECONDS", CANARY_SECONDS),
         "AIRFLOW_HOME": str(home),
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(
             {"conn_type": "spark", "host": settings.spark_master, "extra": {"deploy-mode": "client"}}

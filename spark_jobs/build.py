@@ -10,11 +10,13 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
+from edge_service.lease import Held
 from spark_jobs import session as sessions
 from spark_jobs.facts import Job
 from tandem import regions as regions_file
 from tandem import rules as rules_file
 from tandem import segments as segments_file
+from tandem.errors import Unavailable
 from tandem.settings import Settings
 from warehouse import gate, lake
 
@@ -82,20 +84,32 @@ def publish(settings: Settings, as_of: date, region: str, say: Say, *, spark: Sp
     publishing.publish(spark or sessions.create(settings, f"tandem publish {region}"), settings, as_of, region, say)
 
 
-def catch_up(settings: Settings, names: list[str], say: Say) -> None:
+def stage(settings: Settings, as_of: date, region: str, say: Say, *, spark: SparkSession) -> None:
+    """Stage the build of a day in one region. One out of reach is degraded in the ledger, which is no failure."""
+    from spark_jobs import publish as publishing
+
+    try:
+        publishing.stage(spark, settings, as_of, region, say)
+    except Held:
+        raise
+    except Unavailable as error:
+        say(f"{region}: degraded, tandem catch-up brings it up to date: {error}")
+
+
+def catch_up(settings: Settings, names: list[str], say: Say, *, spark: SparkSession | None = None) -> None:
     """Bring regions that missed releases (default: all) to the newest one; Spark starts where there is one."""
     from spark_jobs import recovery
 
-    recovery.catch_up(settings, _session(settings, "tandem catch-up"), say, names)
+    recovery.catch_up(settings, _session(settings, "tandem catch-up", spark), say, names)
 
 
 def rebuild(settings: Settings, region: str, say: Say) -> None:
     """Write what a region's Redis lost anew."""
     from spark_jobs import recovery
 
-    recovery.rebuild(settings, _session(settings, f"tandem rebuild {region}"), region, say)
+    recovery.rebuild(settings, _session(settings, f"tandem rebuild {region}", None), region, say)
 
 
-def _session(settings: Settings, name: str) -> Callable[[], SparkSession]:
-    """Starts Spark when it is first called."""
-    return functools.cache(lambda: sessions.create(settings, name))
+def _session(settings: Settings, name: str, spark: SparkSession | None) -> Callable[[], SparkSession]:
+    """Gives `spark`, or starts it when it is first called."""
+    return functools.cache(lambda: spark or sessions.create(settings, name))

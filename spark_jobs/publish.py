@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 from cdn.manifest import Manifest
 from edge_service.lease import Held, publishing
 from edge_service.region_store import RegionStore, ReleaseMeta, Staged
-from spark_jobs import region_build, seed_live, stage
+from spark_jobs import region_build, seed_live
+from spark_jobs import stage as staging
 from spark_jobs.region_build import RegionBuild
 from spark_jobs.release_switch import Say, promote
 from tandem import regions as regions_file
@@ -59,15 +60,27 @@ def publish(spark: SparkSession, settings: Settings, as_of: date, region_name: s
 def bring(build: RegionBuild, say: Say) -> None:
     """`publish`, for a build that was found."""
     with _degraded_if_lost(build), publishing(build.region, say) as store:
-        build = replace(build, fence=store.fence)
-        state = ledger.state(build.settings, build.region.name, build.release_id)
-        if state == "quarantined":
-            release.step(build.release_id, state, "staged")
-        shown = state == "current" and store.current() == build.release_id
-        if not shown or not store.whole(build.release_id):
-            stage_and_seal(build, store, say)
-        say(f"{build.region.name}: {seed_live.seed(build)} live values brought up to the batch")
+        _stage_into(build, store, say)
         promote(build.settings, store, build.release_id, build.as_of, say)
+
+
+def stage(spark: SparkSession, settings: Settings, as_of: date, region_name: str, say: Say) -> None:
+    """As `publish`, up to the seal: the release lies there whole, and no shopper sees it yet."""
+    build = region_build.found(spark, settings, as_of, regions_file.load(settings.config_folder).get(region_name))
+    with _degraded_if_lost(build), publishing(build.region, say) as store:
+        _stage_into(build, store, say)
+
+
+def _stage_into(build: RegionBuild, store: RegionStore, say: Say) -> None:
+    """Stage and seal what is not there whole already, and bring live values up to the batch."""
+    build = replace(build, fence=store.fence)
+    state = ledger.state(build.settings, build.region.name, build.release_id)
+    if state == "quarantined":
+        release.step(build.release_id, state, "staged")
+    shown = state == "current" and store.current() == build.release_id
+    if not shown or not store.whole(build.release_id):
+        stage_and_seal(build, store, say)
+    say(f"{build.region.name}: {seed_live.seed(build)} live values brought up to the batch")
 
 
 @contextmanager
@@ -90,7 +103,7 @@ def stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:
     Raises TandemError where what reads back is not what was written.
     """
     _reached(build, "staged", reason="built", inputs=build.inputs, outputs=build.outputs)
-    staged, manifest = stage.stage(build)
+    staged, manifest = staging.stage(build)
     found = store.verify(build.release_id)
     if found != staged:
         if store.sealed(build.release_id) is None:

@@ -26,7 +26,7 @@ from warehouse import ledger
 Say = Callable[[str], object]
 
 SEEN = ("current", "canary")
-PASSED_OVER = ("approved", "degraded", "staged", "sealed", "canary")
+PASSED_OVER = ("approved", "degraded", "staged", "sealed", "canary", "held")
 """What becomes retired when a release that came later is made current."""
 
 
@@ -61,11 +61,38 @@ def promote(
     say(f"{region.name}: {release_id} is current")
 
 
+def trial(settings: Settings, store: RegionStore, release_id: str, as_of: date, say: Say) -> None:
+    """Let the region's shoppers see a sealed release on trial: what is current in the ledger stays its backup."""
+    held = ledger.current(settings, store.region.name)
+    show(settings, store, release_id, held)
+    if ledger.state(settings, store.region.name, release_id) == "sealed":
+        _record(settings, store, release_id, "canary", as_of, "health is read from here on")
+    say(f"{store.region.name}: {release_id} is on trial, {held or 'nothing'} stands behind it")
+
+
 def promote_named(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
     """`promote`, by a person. Safe to repeat. Raises TandemError where the release was never sealed there."""
     region = regions_file.load(settings.config_folder).get(region_name)
     row = _row(settings, region_name, release_id)
     with publishing(region, say) as store:
+        promote(settings, store, release_id, row["as_of"], say, reason)
+
+
+def hold(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
+    """Let nobody promote a release that waits or is on trial in a region. Safe to repeat; `go_on` ends it."""
+    row = _row(settings, region_name, release_id)
+    if row["state"] in ("sealed", "canary"):
+        ledger.record(settings, region_name, release_id, "held", as_of=row["as_of"], reason=reason)
+    say(f"{region_name}: {release_id} is {ledger.state(settings, region_name, release_id)}")
+
+
+def go_on(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
+    """Promote what was held, or waits, in a region. Safe to repeat."""
+    row = _row(settings, region_name, release_id)
+    region = regions_file.load(settings.config_folder).get(region_name)
+    with publishing(region, say) as store:
+        if row["state"] == "held":
+            _record(settings, store, release_id, "sealed", row["as_of"], f"goes on: {reason}")
         promote(settings, store, release_id, row["as_of"], say, reason)
 
 
@@ -148,7 +175,7 @@ def _good(
 ) -> str:
     """The release to go back to: the newest whole backup, or `to`.
 
-    Where a switch was cut off after it moved the pointer, it is what the ledger still calls current.
+    From a trial, and where a switch was cut off after it moved the pointer, it is what the ledger calls current.
     """
     region = store.region.name
     if to is not None:
@@ -161,8 +188,8 @@ def _good(
         if store.sealed(to) is None:
             raise TandemError(f"region {region}: release {to} lies there no more; tandem rebuild --region {region}")
         return to
-    cut_off = pointed in rows and rows[pointed]["state"] in ("canary", "sealed")
-    if shown is not None and cut_off and store.sealed(shown) is not None:
+    on_trial = pointed in rows and rows[pointed]["state"] in ("canary", "sealed", "held")
+    if shown is not None and on_trial and store.sealed(shown) is not None:
         return shown
     for each, row in rows.items():
         if row["state"] == "backup" and store.sealed(each) is not None:

@@ -17,10 +17,10 @@ AGAIN, WRONG = 1, 2
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", choices=[*build.JOBS, "publish"])
+    parser.add_argument("job", choices=[*build.JOBS, "stage", "publish", "catch-up"])
     parser.add_argument("--as-of", type=date.fromisoformat, required=True)
     parser.add_argument("--inputs", type=json.loads, help="JSON: Delta version of each fact table; default: the newest")
-    parser.add_argument("--region", help="for publish")
+    parser.add_argument("--region", help="for stage, publish and catch-up")
     options = parser.parse_args()
     settings = settings_file.from_environment()
     try:
@@ -30,6 +30,10 @@ def main() -> int:
     try:
         if options.job == "publish":
             build.publish(settings, options.as_of, options.region, print, spark=spark)
+        elif options.job == "stage":
+            build.stage(settings, options.as_of, options.region, print, spark=spark)
+        elif options.job == "catch-up":
+            build.catch_up(settings, [options.region], print, spark=spark)
         else:
             build.run_job(spark, settings, options.job, options.as_of, options.inputs)
     except TandemError as error:

@@ -247,6 +247,40 @@ def rollback(settings: settings_file.Settings, region: str, to: str | None, reas
     release_switch.rollback(settings, region, reason, click.echo, to)
 
 
+@main.command()
+@_as_of
+@click.pass_obj
+def canary(settings: settings_file.Settings, as_of: date) -> None:
+    """Try the staged build of a day in one region; promote it there, or roll back and quarantine it."""
+    from spark_jobs import canary
+
+    click.echo(canary.run(settings, as_of, click.echo))
+
+
+@main.command()
+@click.argument("release_id")
+@_region
+@click.option("--reason", required=True)
+@click.pass_obj
+def hold(settings: settings_file.Settings, release_id: str, names: tuple[str, ...], reason: str) -> None:
+    """Stop a release on its way: no region that waits for it gets it until `tandem go-on`."""
+    from spark_jobs import release_switch
+
+    release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.hold)
+
+
+@main.command("go-on")
+@click.argument("release_id")
+@_region
+@click.option("--reason", default="let go on by hand", show_default=True)
+@click.pass_obj
+def go_on(settings: settings_file.Settings, release_id: str, names: tuple[str, ...], reason: str) -> None:
+    """Promote a release that was held or waits, region by region."""
+    from spark_jobs import release_switch
+
+    release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.go_on)
+
+
 @main.command("catch-up")
 @_region
 @click.pass_obj

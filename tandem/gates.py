@@ -12,6 +12,28 @@ from tandem import config
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a release on trial in one region is healthy; read from /metrics of that region's edge over a window."""
+
+    region: str = ""
+    """Where a release is tried first; empty: the first region of regions.toml."""
+    needs_traffic: bool = False
+    """True: without an edge to ask, or with fewer than `min_answers`, the trial goes on until a person says so."""
+    min_answers: Annotated[int, msgspec.Meta(ge=1)] = 20
+    """Answers in the window, below which their shares are not judged."""
+    max_error_share: Ratio = 0.01
+    """Requests answered with 5xx."""
+    max_empty_rise: Ratio = 0.1
+    """Share of answers without a bundle, above what it was before the trial."""
+    max_stale_rise: Ratio = 0.1
+    """Share of answers that say stale, above what it was before the trial."""
+    max_p99_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    min_exposures: Annotated[int, msgspec.Meta(ge=1)] = 200
+    """Bundles shown of either release, below which conversion is not judged."""
+    min_conversion_share: Ratio = 0.5
+    """Purchases an exposure, over those of the release that is current."""
+
+
 class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `gates.toml`. Each is checked per region."""
 
@@ -38,6 +60,7 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     before where the region's law asks for that."""
     max_below_k: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Bundles that rest on fewer than k customers."""
+    canary: Canary = Canary()
 
 
 def load(folder: Path | None) -> Gates:

@@ -10,15 +10,18 @@ from typing import Literal
 
 from tandem.errors import TandemError
 
-State = Literal["approved", "degraded", "staged", "sealed", "canary", "current", "backup", "retired", "quarantined"]
+State = Literal[
+    "approved", "degraded", "staged", "sealed", "canary", "held", "current", "backup", "retired", "quarantined"
+]
 
 NEXT: dict[str, frozenset[str]] = {
     "": frozenset({"approved", "degraded", "staged"}),
     "approved": frozenset({"approved", "degraded", "staged", "quarantined", "retired"}),
     "degraded": frozenset({"degraded", "staged", "quarantined", "retired"}),
     "staged": frozenset({"approved", "degraded", "staged", "sealed", "quarantined", "retired"}),
-    "sealed": frozenset({"degraded", "canary", "current", "quarantined", "retired"}),
-    "canary": frozenset({"current", "retired", "quarantined"}),
+    "sealed": frozenset({"degraded", "canary", "held", "current", "quarantined", "retired"}),
+    "canary": frozenset({"held", "current", "retired", "quarantined"}),
+    "held": frozenset({"sealed", "canary", "retired", "quarantined"}),
     "current": frozenset({"backup", "quarantined"}),
     "backup": frozenset({"current", "retired", "quarantined"}),
     "retired": frozenset({"degraded", "staged"}),
@@ -27,7 +30,8 @@ NEXT: dict[str, frozenset[str]] = {
 """The states a release of one region may go to from each state; the empty state is before the first.
 
 approved: a person let it pass a gate that it breaches. degraded: the region could not be reached when it was published.
-canary: shoppers of this region see it on trial. backup: what a rollback goes to. quarantined: never picked again.
+canary: shoppers of this region see it on trial. held: a person stopped it on its way. backup: what a rollback goes to.
+quarantined: never picked again.
 """
 
 

@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: str = "*"
     edge_host: str = "127.0.0.1"
     edge_port: int = 8080
+    canary_seconds: float = 300.0
+    """How long a release's health is read in its first region before the others get it."""
 
     def __post_init__(self) -> None:
         for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):

@@ -153,7 +153,7 @@ def degraded(settings: Settings) -> dict[str, dict[str, Any]]:
 def kept_elsewhere(settings: Settings, release_id: str, regions: Iterable[str]) -> bool:
     """A release is current (or the backup) in some region, or no region has it on trial or waiting."""
     states = {row["state"] for row in latest(settings) if row["release_id"] == release_id and row["region"] in regions}
-    return bool(states & {"current", "backup"}) or not states & {"staged", "sealed", "canary"}
+    return bool(states & {"current", "backup"}) or not states & {"staged", "sealed", "canary", "held"}
 
 
 def as_text(rows: Iterable[Mapping[str, Any]]) -> str:

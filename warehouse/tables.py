@@ -560,7 +560,7 @@ RELEASES = Table(
         Column(
             "state",
             "string",
-            "approved, degraded, staged, sealed, canary, current, backup, retired or quarantined (tandem/release.py)",
+            "approved, degraded, staged, sealed, canary, held, current, backup, retired or quarantined",
         ),
         Column("at", "timestamp", "When it went to this state, UTC"),
         Column("by", "string", "User and machine that did it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -27,6 +28,8 @@ JOBS = [
     "pricing",
     "evaluation",
 ]
+RELEASING = ["stage", "canary", "promote", "missed", "catch_up"]
+"""What follows the gate, each after the one before."""
 READ = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -51,7 +54,7 @@ print("ANSWER", json.dumps({
         "retry_delay": task.retry_delay.total_seconds(),
         "timeout": task.execution_timeout.total_seconds(),
         "trigger": task.trigger_rule.value,
-        "mapped": type(task).__name__ == "MappedOperator",
+        "mapped": type(task).__name__.endswith("MappedOperator"),
         "application": getattr(task, "application", None),
         "spark_binary": getattr(task, "_spark_binary", None),
     } for task in dag.tasks},
@@ -88,7 +91,7 @@ def dag(home: Settings) -> dict[str, Any]:
 
 def test_the_folder_is_read_without_an_error(dag: dict[str, Any]) -> None:
     assert dag["errors"] == {}
-    assert set(dag["tasks"]) == {"pin_inputs", *JOBS, "gate", "publish"}
+    assert set(dag["tasks"]) == {"pin_inputs", *JOBS, "gate", *RELEASING}
     assert dag["doc"]
     assert "tandem" in dag["tags"]
 
@@ -104,26 +107,29 @@ def test_each_job_waits_for_what_it_reads_and_the_gate_for_all(dag: dict[str, An
     assert upstream["pricing"] == {"bundles", "elasticity"}
     assert upstream["evaluation"] == {"pricing"}
     assert upstream["gate"] == {"evaluation"}
-    assert upstream["publish"] == {"gate"}
+    for before, after in itertools.pairwise(["gate", *RELEASING]):
+        assert upstream[after] == {before}
 
 
 def test_every_job_works_on_what_was_pinned(dag: dict[str, Any]) -> None:
     assert all("pin_inputs" in dag["tasks"][job]["upstream"] for job in [*JOBS, "gate"])
 
 
-def test_only_publishing_is_a_leaf_and_no_task_runs_after_a_failure(dag: dict[str, Any]) -> None:
+def test_only_catching_up_is_a_leaf_and_no_task_runs_after_a_failure(dag: dict[str, Any]) -> None:
     """An ALL_DONE leaf would turn a failed run into a success; there is none, so no watcher is needed."""
-    assert [name for name, task in dag["tasks"].items() if not task["downstream"]] == ["publish"]
-    assert {task["trigger"] for task in dag["tasks"].values()} == {"all_success"}
+    assert [name for name, task in dag["tasks"].items() if not task["downstream"]] == ["catch_up"]
+    rules = {name: task["trigger"] for name, task in dag["tasks"].items()}
+    assert rules.pop("missed") == "none_failed_min_one_success"
+    assert set(rules.values()) == {"all_success"}
 
 
-def test_publishing_is_mapped_over_the_regions(dag: dict[str, Any]) -> None:
-    assert [name for name, task in dag["tasks"].items() if task["mapped"]] == ["publish"]
+def test_what_regions_get_is_mapped_over_them(dag: dict[str, Any]) -> None:
+    assert {name for name, task in dag["tasks"].items() if task["mapped"]} == {"stage", "promote", "catch_up"}
 
 
 def test_one_writer_per_table_by_pools_that_exist(dag: dict[str, Any], home: Settings) -> None:
     pools = json.loads(airflow.POOLS.read_text(encoding="ascii"))
-    used = {name: dag["tasks"][name]["pool"] for name in [*JOBS, "publish"]}
+    used = {name: dag["tasks"][name]["pool"] for name in [*JOBS, "stage", "catch_up"]}
     assert set(used.values()) == set(pools)
     assert all(pool["slots"] == 1 for pool in pools.values())
     assert used["bundles"] == used["pricing"] == "tandem_bundles"
@@ -145,8 +151,8 @@ def test_runs_take_turns_and_missed_days_are_not_run_by_themselves(dag: dict[str
 
 def test_a_task_is_tried_again_within_bounds_and_the_gate_is_not(dag: dict[str, Any]) -> None:
     tasks = dag["tasks"]
-    assert {tasks[name]["retries"] for name in [*JOBS, "publish", "pin_inputs"]} == {2}
-    assert tasks["gate"]["retries"] == 0
+    assert {tasks[name]["retries"] for name in [*JOBS, "stage", "promote", "catch_up", "pin_inputs"]} == {2}
+    assert {tasks[name]["retries"] for name in ("gate", "canary")} == {0}
     assert all(0 < task["timeout"] <= timedelta(hours=3).total_seconds() for task in tasks.values())
     assert all(task["retry_delay"] > 0 for task in tasks.values())
 
@@ -195,7 +201,7 @@ def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[
     assert "does not pass the gate" in str(failure.value)
     assert any(line.split()[:2] == ["gate", "failed"] for line in said)
     calls = called.read_text(encoding="ascii").splitlines()
-    assert [call.split("submit.py ")[1].split()[0] for call in calls].count("publish") == 0
+    assert [call.split("submit.py ")[1].split()[0] for call in calls].count("stage") == 0
     assert all("--as-of 2017-06-01" in call and '--inputs {"customers": 0' in call for call in calls)
     return {task.name: task for task in failure.value.tasks}
 
@@ -203,7 +209,7 @@ def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_bad_build_stops_at_the_gate_at_once_and_no_region_sees_it(bad_build: dict[str, airflow.TaskState]) -> None:
     assert {bad_build[name].state for name in ["pin_inputs", *JOBS]} == {"success"}
     assert (bad_build["gate"].state, bad_build["gate"].tries) == ("failed", 1)
-    assert bad_build["publish"].state == "upstream_failed"
+    assert {bad_build[name].state for name in RELEASING} == {"upstream_failed"}
 
 
 def test_a_job_that_calls_its_input_wrong_is_not_tried_again(

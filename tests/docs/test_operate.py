@@ -46,7 +46,7 @@ def test_the_commands_for_whoever_is_on_call_run_as_they_stand(shop: Settings, s
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "north: r1 is current again, r2 is quarantined" in done.stdout
-    assert "north: r3 is current" in done.stdout
+    assert "north: r3 is held" in done.stdout
     assert "north: has not missed a release" in done.stdout
     assert seen(shop) == ("r3", "r1", "r3", {"r1": "backup", "r2": "quarantined", "r3": "current"})
 

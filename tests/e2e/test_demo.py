@@ -90,7 +90,8 @@ def checked(shop: Shop) -> tuple[str, list[str]]:
 
 def test_the_check_builds_publishes_and_asks_every_region(checked: tuple[str, list[str]]) -> None:
     said, _ = checked
-    for task in ["segments", "affinity", "substitutes", "bundles", "pricing", "evaluation", "gate", "publish[1]"]:
+    jobs = ["segments", "affinity", "substitutes", "bundles", "pricing", "evaluation"]
+    for task in [*jobs, "gate", "stage[1]", "canary", "promote[1]"]:
         assert f"  {task} " in said
     assert said.count("checksum agrees") == said.count("quote: valid until") == 2
     assert said.rstrip().splitlines()[-1] == "every answer is right"
