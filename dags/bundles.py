@@ -122,15 +122,14 @@ def gate(as_of: str, regions: list[str], *, params: Any = None) -> list[list[str
 def canary(as_of: str, regions: list[str]) -> list[dict[str, str]]:
     """Try what was staged in one region; what `promote` is called with for each region that has it."""
     from tandem import settings
+    from warehouse import gate as gates
     from warehouse import ledger
 
-    release_id = _tandem("canary", "--as-of", as_of).split()[-1]
-    held = {
-        row["region"]: row["state"]
-        for row in ledger.latest(settings.from_environment())
-        if row["release_id"] == release_id
-    }
-    there = [region for region in regions if held.get(region) in ("sealed", "canary", "held", "current")]
+    found = settings.from_environment()
+    release_id = gates.built(found, date.fromisoformat(as_of))
+    _tandem("canary", release_id, *(f"--region={region}" for region in regions))
+    away = ("", "approved", "degraded", "quarantined")
+    there = [region for region in regions if ledger.state(found, region, release_id) not in away]
     return [{"release_id": release_id, "region": region} for region in there]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,6 +59,9 @@ class Metrics:
             registry=self.registry,
         )
         self.deltas = Counter("tandem_deltas", "Deltas posted here", ["region", "outcome"], registry=self.registry)
+        Info("tandem_process", "Tells the processes behind one address apart", registry=self.registry).info(
+            {"id": secrets.token_hex(8)}
+        )
         self.registry.register(_Regions(served))
 
     def text(self) -> bytes:

@@ -17,6 +17,7 @@ from tandem import regions as regions_file
 from tandem import rules as rules_file
 from tandem import segments as segments_file
 from tandem.errors import Unavailable
+from tandem.release import WrongTransition
 from tandem.settings import Settings
 from warehouse import gate, lake
 
@@ -77,21 +78,26 @@ def run(settings: Settings, as_of: date, say: Say, *, publish_after: bool = True
         publishing.everywhere(spark, settings, as_of, say)
 
 
-def publish(settings: Settings, as_of: date, region: str, say: Say, *, spark: SparkSession | None = None) -> None:
+def publish(settings: Settings, as_of: date, region: str, say: Say) -> None:
     """Publish the build of a day to one region."""
     from spark_jobs import publish as publishing
 
-    publishing.publish(spark or sessions.create(settings, f"tandem publish {region}"), settings, as_of, region, say)
+    publishing.publish(sessions.create(settings, f"tandem publish {region}"), settings, as_of, region, say)
 
 
 def stage(settings: Settings, as_of: date, region: str, say: Say, *, spark: SparkSession) -> None:
-    """Stage the build of a day in one region. One out of reach is degraded in the ledger, which is no failure."""
+    """Stage the build of a day in one region.
+
+    One that is out of reach, and is degraded in the ledger, or has quarantined that build, is told and is no failure.
+    """
     from spark_jobs import publish as publishing
 
     try:
         publishing.stage(spark, settings, as_of, region, say)
     except Held:
         raise
+    except WrongTransition as error:
+        say(f"{region}: left out: {error}")
     except Unavailable as error:
         say(f"{region}: degraded, tandem catch-up brings it up to date: {error}")
 

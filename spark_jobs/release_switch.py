@@ -79,11 +79,19 @@ def promote_named(settings: Settings, region_name: str, release_id: str, reason:
 
 
 def hold(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
-    """Let nobody promote a release that waits or is on trial in a region. Safe to repeat; `go_on` ends it."""
+    """Let nobody promote a release that waits or is on trial in a region. Safe to repeat; `go_on` ends it.
+
+    Raises TandemError for one in another state.
+    """
     row = _row(settings, region_name, release_id)
-    if row["state"] in ("sealed", "canary"):
+    if row["state"] not in ("sealed", "canary", "held"):
+        raise TandemError(
+            f"region {region_name}: {release_id} is {row['state']}, and only what is sealed or on trial can be held; "
+            "tandem release quarantine stops it anywhere"
+        )
+    if row["state"] != "held":
         ledger.record(settings, region_name, release_id, "held", as_of=row["as_of"], reason=reason)
-    say(f"{region_name}: {release_id} is {ledger.state(settings, region_name, release_id)}")
+    say(f"{region_name}: {release_id} is held")
 
 
 def go_on(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:

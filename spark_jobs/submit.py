@@ -17,10 +17,10 @@ AGAIN, WRONG = 1, 2
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", choices=[*build.JOBS, "stage", "publish", "catch-up"])
+    parser.add_argument("job", choices=[*build.JOBS, "stage", "catch-up"])
     parser.add_argument("--as-of", type=date.fromisoformat, required=True)
     parser.add_argument("--inputs", type=json.loads, help="JSON: Delta version of each fact table; default: the newest")
-    parser.add_argument("--region", help="for stage, publish and catch-up")
+    parser.add_argument("--region", help="for stage and catch-up")
     options = parser.parse_args()
     settings = settings_file.from_environment()
     try:
@@ -28,9 +28,7 @@ def main() -> int:
     except TandemError as error:
         return _said(error)
     try:
-        if options.job == "publish":
-            build.publish(settings, options.as_of, options.region, print, spark=spark)
-        elif options.job == "stage":
+        if options.job == "stage":
             build.stage(settings, options.as_of, options.region, print, spark=spark)
         elif options.job == "catch-up":
             build.catch_up(settings, [options.region], print, spark=spark)

@@ -248,13 +248,14 @@ def rollback(settings: settings_file.Settings, region: str, to: str | None, reas
 
 
 @main.command()
-@_as_of
+@click.argument("release_id")
+@_region
 @click.pass_obj
-def canary(settings: settings_file.Settings, as_of: date) -> None:
-    """Try the staged build of a day in one region; promote it there, or roll back and quarantine it."""
+def canary(settings: settings_file.Settings, release_id: str, names: tuple[str, ...]) -> None:
+    """Try a sealed release in the first region that has it; promote it there, or roll back and quarantine it."""
     from spark_jobs import canary
 
-    click.echo(canary.run(settings, as_of, click.echo))
+    canary.run(settings, release_id, names, click.echo)
 
 
 @main.command()

@@ -16,7 +16,7 @@ from tandem.money import BPS
 from tandem.regions import Region
 from tandem.settings import Settings
 from warehouse import ledger, release_diff
-from warehouse.views import connect, quoted
+from warehouse.views import connect, first, quoted
 
 EXAMPLES = 5
 ENOUGH = 10**9
@@ -106,6 +106,15 @@ def _approved(settings: Settings, as_of: date, found: Measured, given: frozenset
         ledger.record(settings, found.region, found.release_id, "approved", as_of=as_of, reason=said)
         return _approved(settings, as_of, found, given, reason)
     return f"by {before[-1]['by']}: {before[-1]['reason']}" if before else None
+
+
+def built(settings: Settings, as_of: date) -> str:
+    """The release that the build of a day is. Raises TandemError where there is none."""
+    with connect(settings, ("bundles",)) as connection:
+        found = first(connection, f"SELECT max(release_id) FROM bundles WHERE as_of = DATE '{as_of}'")[0]
+    if found is None:
+        raise TandemError(f"there is no build of {as_of}; run tandem build --as-of {as_of}")
+    return str(found)
 
 
 def check(settings: Settings, as_of: date) -> list[Breach]:

@@ -11,7 +11,8 @@ import pytest
 
 from edge_service.observe import Metrics
 from edge_service.region_store import RegionStore
-from spark_jobs import canary, release_switch
+from spark_jobs import canary, edge_health, release_switch
+from spark_jobs.edge_health import Counted, Reading, Window
 from tandem import regions
 from tandem.errors import TandemError
 from tandem.gates import Canary
@@ -77,12 +78,12 @@ def watched(shop: Settings, sealed: Sealed, edge: Edge) -> Settings:
 
 
 def test_what_does_well_is_promoted_where_it_was_tried_and_waits_elsewhere(watched: Settings) -> None:
-    assert canary.run(watched, DAY, print) == "r2"
+    canary.run(watched, "r2", [], print)
     assert seen(watched) == ("r2", "r1", "r2", {"r1": "backup", "r2": "current"})
     assert ledger.state(watched, "south", "r2") == "sealed"
     (why,) = [row["reason"] for row in ledger.history(watched, "r2") if row["state"] == "current"]
-    assert why.startswith("healthy on trial: 50 requests in 0.1 s, 0 failed, 50 answers, 0 empty")
-    assert canary.run(watched, DAY, print) == "r2"
+    assert why.startswith("healthy on trial: 50 requests, 0 failed, 50 answers, 0 empty, 0 stale, 99 % within 0.002 s")
+    canary.run(watched, "r2", [], print)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_what_does_badly_is_rolled_back_by_itself_and_reaches_no_region(
 ) -> None:
     setattr(edge, fault, True)
     with pytest.raises(canary.Unhealthy, match=said):
-        canary.run(watched, DAY, print)
+        canary.run(watched, "r2", [], print)
     assert seen(watched) == ("r1", None, "r1", {"r1": "current", "r2": "quarantined"})
     assert ledger.state(watched, "south", "r2") == "quarantined"
     with pytest.raises(WrongTransition, match="quarantined"):
@@ -103,8 +104,8 @@ def test_what_does_badly_is_rolled_back_by_itself_and_reaches_no_region(
 
 def test_what_a_person_holds_is_promoted_by_nobody_until_they_let_it_go_on(watched: Settings) -> None:
     release_switch.in_each(watched, [], "r2", "call from support", print, release_switch.hold)
-    with pytest.raises(TandemError, match=r"r2 is held by .*: call from support; tandem go-on"):
-        canary.run(watched, DAY, print)
+    with pytest.raises(TandemError, match=r"r2 is held in north by .*: call from support; tandem go-on"):
+        canary.run(watched, "r2", [], print)
     with pytest.raises(WrongTransition, match="is held and cannot become current"):
         promote(watched, "r2")
     release_switch.in_each(watched, ["north"], "r2", "all is well", print, release_switch.go_on)
@@ -116,22 +117,77 @@ def test_without_an_edge_a_first_trial_goes_on_unless_traffic_is_asked_for(watch
     alone = msgspec.structs.replace(watched, edge_port=1)
     (watched.config_folder / "gates.toml").write_text("[canary]\nneeds_traffic = true\n")
     with pytest.raises(TandemError, match=r"is not known .*no edge answers there.*tandem go-on"):
-        canary.run(alone, DAY, print)
+        canary.run(alone, "r2", [], print)
     assert seen(alone)[3]["r2"] == "canary"
     (watched.config_folder / "gates.toml").write_text("")
-    assert canary.run(alone, DAY, print) == "r2"
+    canary.run(alone, "r2", [], print)
     assert seen(alone)[3]["r2"] == "current"
 
 
+def test_a_bad_trial_ends_as_soon_as_enough_speaks_against_it(watched: Settings, edge: Edge) -> None:
+    edge.failing = True
+    with pytest.raises(canary.Unhealthy, match=r"10\.0% of the requests failed"):
+        canary.run(msgspec.structs.replace(watched, canary_seconds=3_600), "r2", [], print)
+
+
+def test_what_a_person_holds_while_it_is_on_trial_is_not_promoted(watched: Settings) -> None:
+    class Person(threading.Event):
+        def __call__(self, said: str) -> None:
+            if "is on trial" in said and not self.is_set():
+                self.set()
+                release_switch.in_each(watched, [], "r2", "call from support", print, release_switch.hold)
+
+    with pytest.raises(WrongTransition, match="is held and cannot become current"):
+        canary.run(watched, "r2", [], Person())
+    assert seen(watched)[3]["r2"] == ledger.state(watched, "south", "r2") == "held"
+    release_switch.rollback(watched, "north", "support was right", print)
+    assert seen(watched)[0] == "r1"
+
+
+def test_only_what_waits_or_is_on_trial_can_be_held(watched: Settings) -> None:
+    ledger.record(watched, "north", "r3", "staged", as_of=DAY)
+    for release, state in (("r1", "current"), ("r3", "staged")):
+        with pytest.raises(TandemError, match=f"{release} is {state}, and only what is sealed or on trial"):
+            release_switch.hold(watched, "north", release, "wait", print)
+
+
+def test_the_trial_is_in_a_region_that_the_run_is_for(watched: Settings) -> None:
+    south = msgspec.structs.replace(watched, edge_port=1)
+    canary.run(south, "r2", ["south"], print)
+    assert (ledger.state(south, "north", "r2"), ledger.state(south, "south", "r2")) == ("sealed", "current")
+
+
 def test_percentiles_and_shares_are_of_the_window_alone() -> None:
-    before = canary.Counted("r1", 1000, 100, 0, 1000, 0, {0.01: 1000.0, 0.25: 1000.0, 1.0: 1000.0})
-    now = canary.Counted("r2", 1100, 115, 20, 1100, 2, {0.01: 1050.0, 0.25: 1098.0, 1.0: 1100.0})
-    window = now.since(before)
-    assert (window.answers, window.errors, window.p99_seconds) == (100, 2, 1.0)
-    found = canary.judged(Canary(), before, window)
+    before = Counted(1000, 100, 0, 1000, 0, {0.01: 1000.0, 0.25: 1000.0, 1.0: 1000.0})
+    now = Counted(1100, 115, 20, 1100, 2, {0.01: 1050.0, 0.25: 1098.0, 1.0: 1100.0})
+    window = Window("r2")
+    window.note(Reading("a", "r2", before), 0)
+    window.note(Reading("a", "r2", now), 1)
+    counted = window.counted
+    assert (counted.answers, counted.errors, counted.p99_seconds) == (100, 2, 1.0)
+    found = edge_health.judged(Canary(), before, counted)
     assert [line.split(",")[0] for line in found] == [
         "2.0% of the requests failed",
         "99 % within 1 s",
         "20.0% of the answers are stale",
     ]
-    assert canary.judged(Canary(min_answers=101), before, window) == []
+    assert edge_health.judged(Canary(min_answers=101), before, counted) == []
+
+
+def test_processes_behind_one_address_are_each_compared_with_themselves() -> None:
+    window = Window("r2")
+    for process, release, answers in (("a", "r2", 5000), ("b", "r1", 10), ("a", "r2", 5007), ("b", "r2", 20)):
+        window.note(Reading(process, release, Counted(answers=answers)), 0)
+    assert window.counted.answers == 7
+    window.note(Reading("b", "r2", Counted(answers=25)), 1)
+    assert window.counted.answers == 12
+    window.note(Reading("c", "r1", Counted()), 1)
+    assert (window.behind_for(30, 30), window.behind_for(32, 30)) == ("", "r1")
+
+
+def test_an_edge_that_does_not_serve_the_region_says_nothing_of_it() -> None:
+    text = Metrics({}).text().decode()
+    assert edge_health.parsed(text, "north") is None
+    found = edge_health.parsed(text + 'tandem_release{region="north",release="r1"} 1.0\n', "north")
+    assert found is not None
+    assert (len(found.process), found.release, found.counted) == (16, "r1", Counted())

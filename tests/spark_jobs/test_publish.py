@@ -167,6 +167,8 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     assert ledger.state(settings, "north", str(second)) == "quarantined"
     with pytest.raises(release.WrongTransition, match="quarantined"):
         publish.publish(spark, settings, AS_OF, "north", said.append)
+    build.stage(settings, AS_OF, "north", said.append, spark=spark)
+    assert said[-1].startswith(f"north: left out: release {second} is quarantined")
 
 
 def test_a_region_out_of_reach_holds_nobody_up_and_is_named(
