@@ -32,7 +32,6 @@ from cdn.store import ObjectStore
 from deploy import services
 from edge_service.region_payloads import Buckets, encode_list, list_field
 from edge_service.region_push import Pace
-from edge_service.region_scripts import WRITE
 from edge_service.region_store import LISTS, RegionStore, fenced_push
 from tandem import regions
 from tandem.bundle import AnchorList, Bundle, Component, Listed
@@ -116,7 +115,7 @@ def by_cli(port: int, file: Path) -> None:
 
 
 def by_push(client: redis.Redis, wanted: dict[bytes, list[tuple[bytes, bytes]]]) -> None:
-    with fenced_push(client, WRITE, "", Pace(0)) as push:
+    with fenced_push(client, "", Pace(0)) as push:
         for key, entries in wanted.items():
             push.hash(key, entries)
 

@@ -1,9 +1,10 @@
 """Who may publish to a region: a lease in its Redis, and the fence that every write of its holder carries.
 
 A lease alone does not stop a publisher that slept past its end: it does not know that it slept. Hence the fence, a
-number that grows with every grant: the scripts that write a release's keys compare it with the newest one granted and
-refuse an older one, in one step (Kleppmann, "How to do distributed locking", 2016). The fence is at least Redis's own
-time in milliseconds, so that it grows on even where Redis lost everything, and no publisher's clock has a say in it.
+number that grows with every grant: whatever writes a release's keys compares it with the newest one granted and is
+refused with an older one, in one step (Kleppmann, "How to do distributed locking", 2016). The fence is at least
+Redis's own clock in ms, so that it grows on even where Redis lost everything; no publisher's clock has a say in it.
+A grant waits for the replicas: should one of them take over, it knows the newest publisher.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from edge_service.region_scripts import GIVE_BACK, KEEP, TAKE
-from edge_service.region_store import LEASE, RegionStore
+from edge_service.region_store import FENCE, LEASE, RegionStore
 from tandem.errors import Unavailable
 from tandem.regions import Region
 
@@ -50,6 +51,8 @@ def publishing(
     with RegionStore(region) as plain:
         wait = seconds + 1 if wait_seconds is None else wait_seconds
         fence = _taken(plain, _holder(), seconds, wait, say, take_over=take_over)
+        if not plain.replicated():
+            say(f"{region.name}: a replica of its Redis lags; should it take over now, it does not know this publisher")
     with RegionStore(region, fence) as store:
         done = threading.Event()
         keeper = threading.Thread(
@@ -62,7 +65,7 @@ def publishing(
             done.set()
             keeper.join()
             with suppress(Unavailable):  # it ends by itself
-                store.script(GIVE_BACK, [LEASE], [fence])
+                store.script(GIVE_BACK, [LEASE, FENCE], [fence])
 
 
 def _holder() -> str:
@@ -72,7 +75,7 @@ def _holder() -> str:
 def _taken(store: RegionStore, holder: str, seconds: float, wait: float, say: Say, *, take_over: bool) -> int:
     end, told = time.monotonic() + wait, False
     while True:
-        answer = store.script(TAKE, [LEASE], [holder, int(seconds * 1000), "force" if take_over else "wait"])
+        answer = store.script(TAKE, [LEASE, FENCE], [holder, int(seconds * 1000), "force" if take_over else "wait"])
         outcome, value = (part.decode() for part in answer)
         if outcome == "granted":
             return int(value)
@@ -88,5 +91,5 @@ def _keep(store: RegionStore, fence: int, seconds: float, done: threading.Event)
     """Keep the lease until `done`, or until another has it: then every write of ours is refused, and says so."""
     while not done.wait(seconds / 3):
         with suppress(Unavailable):
-            if store.script(KEEP, [LEASE], [fence, int(seconds * 1000)]) == 0:
+            if store.script(KEEP, [LEASE, FENCE], [fence, int(seconds * 1000)]) == 0:
                 return

@@ -1,7 +1,10 @@
 """Many entries into one Redis at full speed: commands as bytes on a socket, their answers read by another thread.
 
 redis-py makes and parses each command in Python; here a hash with all its entries is one command, and nobody waits
-for an answer before the next is sent. In memory are one chunk and what the socket holds.
+for an answer before the next is sent. In memory are some transactions and what the socket holds.
+
+Hashes go in transactions that are opened by commands of the caller: a key that these watch and change ends the
+transaction before it began, so that a check and the writes that depend on it are sent together, unanswered.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from typing import Any
 
 import redis
 
-CHUNK_BYTES = 256 * 1024
-CHUNKS_AHEAD = 8
-"""Chunks sent whose answers were not read yet: what Redis has to hold for us is bounded too."""
+TRANSACTION_BYTES = 64 * 1024
+"""About a thousand entries: Redis does nothing else for half a millisecond."""
+AHEAD = 32
+"""Transactions sent whose answers were not read yet: what Redis has to hold for us is bounded too."""
 
 Entry = tuple[bytes, bytes]
 
@@ -40,19 +44,26 @@ class Pace:
 class Push:
     """One connection that sends one command for each of many hashes.
 
-    A command that Redis refuses, and a connection that breaks, is raised by the next `hash` or at the end.
+    A command that Redis refuses, a transaction that it gave up, and a connection that breaks, is raised by the next
+    `hash` or at the end.
     """
 
-    def __init__(self, client: redis.Redis, before: Sequence[bytes], pace: Pace, after: Sequence[bytes] = ()) -> None:
-        """A command is the words of `before`, the hash's key, its fields and values, and the words of `after`."""
-        self._head, self._tail = b"".join(map(_bulk, before)), b"".join(map(_bulk, after))
-        self._words = len(before) + 1 + len(after)
+    def __init__(
+        self, client: redis.Redis, before: Sequence[bytes], pace: Pace, opening: Sequence[Sequence[bytes]] = ()
+    ) -> None:
+        """A command is the words of `before`, the hash's key, its fields and values.
+
+        A transaction has the commands `opening` before its MULTI. It is given up where a key changed that these watch.
+        """
+        self._head, self._words = b"".join(map(_bulk, before)), len(before) + 1
+        self._opening = b"".join(_command(words) for words in (*opening, [b"MULTI"]))
+        self._around = len(opening) + 2
         self._pace = pace
         self._pool = client.connection_pool
         self._connection: Any = self._pool.get_connection()
-        self._chunk: list[bytes] = []
+        self._commands: list[bytes] = []
         self._bytes = self._entries = 0
-        self._sent: queue.Queue[int] = queue.Queue(CHUNKS_AHEAD)
+        self._sent: queue.Queue[int] = queue.Queue(AHEAD)
         self._fault: Exception | None = None
         self._reader = threading.Thread(target=self._read, name="answers of Redis", daemon=True)
         self._reader.start()
@@ -60,37 +71,41 @@ class Push:
     def hash(self, key: bytes, entries: Sequence[Entry]) -> None:
         """Send one hash. Field and value of each entry are bytes."""
         pairs = [b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(field), field, len(value), value) for field, value in entries]
-        command = b"*%d\r\n%b%b%b%b" % (
-            self._words + 2 * len(entries),
-            self._head,
-            _bulk(key),
-            b"".join(pairs),
-            self._tail,
-        )
-        self._chunk.append(command)
+        command = b"*%d\r\n%b%b%b" % (self._words + 2 * len(entries), self._head, _bulk(key), b"".join(pairs))
+        self._commands.append(command)
         self._bytes += len(command)
         self._entries += len(entries)
-        if self._bytes >= CHUNK_BYTES:
+        if self._bytes >= TRANSACTION_BYTES:
             self._send()
 
     def _send(self) -> None:
         if self._fault is not None:
             raise self._fault
-        chunk, entries = self._chunk, self._entries
-        self._chunk, self._bytes, self._entries = [], 0, 0
-        if chunk:
-            self._connection.send_packed_command([b"".join(chunk)], check_health=False)
-            self._sent.put(len(chunk))
+        commands, entries = self._commands, self._entries
+        self._commands, self._bytes, self._entries = [], 0, 0
+        if commands:
+            self._connection.send_packed_command([b"".join([self._opening, *commands, _EXEC])], check_health=False)
+            self._sent.put(len(commands) + self._around)
             self._pace.wait(entries)
 
     def _read(self) -> None:
-        """Read the answers of each chunk that was sent; after a fault only empty the queue, so that nobody waits."""
-        while commands := self._sent.get():
-            try:
-                for _ in range(commands if self._fault is None else 0):
-                    self._connection.read_response()
-            except Exception as error:  # noqa: BLE001 - raised where the push is used
-                self._fault = error
+        """Read the answers of each transaction; after a fault only empty the queue, so that nobody waits."""
+        while answers := self._sent.get():
+            if self._fault is None:
+                try:
+                    self._read_transaction(answers)
+                except Exception as error:  # noqa: BLE001 - raised where the push is used
+                    self._fault = error
+
+    def _read_transaction(self, answers: int) -> None:
+        for _ in range(answers - 1):
+            self._connection.read_response()
+        done = self._connection.read_response()
+        if done is None:
+            raise redis.WatchError("FENCED a newer publisher took over, or Redis lost its data")
+        for answer in done:
+            if isinstance(answer, Exception):
+                raise answer
 
     def __enter__(self) -> Push:
         return self
@@ -109,5 +124,12 @@ class Push:
             raise self._fault
 
 
+def _command(words: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(words), b"".join(map(_bulk, words)))
+
+
 def _bulk(word: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+_EXEC = _command([b"EXEC"])

@@ -50,8 +50,14 @@ class RegionReader:
     # Releases
 
     async def current(self) -> str | None:
+        return await self._text(keys.CURRENT)
+
+    async def backup(self) -> str | None:
+        return await self._text(keys.BACKUP)
+
+    async def _text(self, key: str) -> str | None:
         async with self._reached():
-            found: Any = await self._near.get(keys.CURRENT)
+            found: Any = await self._near.get(key)
         return None if found is None else found.decode()
 
     async def meta(self, release_id: str) -> ReleaseMeta | None:

@@ -1,4 +1,8 @@
-"""The Lua that runs inside a region's Redis: where two writers of one value meet, each in one step."""
+"""The Lua that runs inside a region's Redis: where two writers of one value meet, each in one step.
+
+A Redis at its `maxmemory` refuses a script whose first write needs memory, and lets one go on whose first write needs
+none. So TAKE, KEEP, GIVE_BACK and SWITCH remove something first: a rollback works where nothing more fits in.
+"""
 
 from __future__ import annotations
 
@@ -51,43 +55,51 @@ return applied
 """
 """KEYS: LIVE, LIVE_AGES, DELTAS. Per field the higher sequence wins, so any order of the same deltas ends alike."""
 
-TAKE = """
+_NOW = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local held = redis.call('HMGET', KEYS[1], 'holder', 'fence', 'until')
-local taken = held[1] and held[1] ~= '' and tonumber(held[3]) > now
-if taken and ARGV[3] ~= 'force' then return {'held', held[1]} end
-local fence = string.format('%.0f', math.max(tonumber(held[2] or '0') + 1, now))
-redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'fence', fence, 'until', string.format('%.0f', now + ARGV[2]))
-return {'granted', fence}
 """
-"""KEYS: LEASE. ARGV: holder, ms, `wait` or `force`."""
 
-KEEP = """
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return 0 end
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'until', string.format('%.0f', tonumber(time[1]) * 1000 + ARGV[2]))
+TAKE = f"""{_NOW}
+local held = redis.call('HMGET', KEYS[1], 'holder', 'until')
+if held[1] and tonumber(held[2]) > now and ARGV[3] ~= 'force' then return {{'held', held[1]}} end
+local newest = tonumber(redis.call('GET', KEYS[2]) or '0')
+local fence = string.format('%.0f', math.max(newest + 1, now))
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'until', string.format('%.0f', now + ARGV[2]))
+redis.call('SET', KEYS[2], fence)
+return {{'granted', fence}}
+"""
+"""KEYS: LEASE, FENCE. ARGV: holder, ms, `wait` or `force`."""
+
+KEEP = f"""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+{_NOW}
+redis.call('HDEL', KEYS[1], 'until')
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[2]))
 return 1
 """
-"""KEYS: LEASE. ARGV: fence, ms."""
+"""KEYS: LEASE, FENCE. ARGV: fence, ms."""
 
 GIVE_BACK = """
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
-return 1
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 """
-"""KEYS: LEASE. ARGV: fence. The fence stays, so that the next one is higher."""
+"""KEYS: LEASE, FENCE. ARGV: fence. FENCE stays, so that the next one is higher."""
 
-_GUARD = """
-local lease, fence = table.remove(KEYS, 1), table.remove(ARGV)
-local held = redis.call('HMGET', lease, 'fence', 'holder', 'until')
+_REFUSED = f"""{_NOW}
+local lease, newest_key, fence = table.remove(KEYS, 1), table.remove(KEYS, 1), table.remove(ARGV)
+local refused
 if fence == '' then
-  local time = redis.call('TIME')
-  if held[2] and held[2] ~= '' and tonumber(held[3]) > tonumber(time[1]) * 1000 then
-    return redis.error_reply('FENCED ' .. held[2] .. ' publishes here now')
+  local held = redis.call('HMGET', lease, 'holder', 'until')
+  if held[1] and tonumber(held[2]) > now then refused = held[1] .. ' publishes here now' end
+else
+  local newest = redis.call('GET', newest_key)
+  if not newest or tonumber(newest) < tonumber(fence) then
+    refused = 'Redis lost its data meanwhile'
+  elseif newest ~= fence then
+    refused = 'a newer publisher took over'
   end
-elseif held[1] ~= fence then
-  return redis.error_reply(held[1] and 'FENCED a newer publisher took over' or 'FENCED Redis lost its data meanwhile')
 end
 """
 
@@ -95,17 +107,26 @@ end
 def fenced(script: str) -> str:
     """`script`, refused where its writer's fence is not the newest one granted.
 
-    It is called with LEASE before its KEYS, and after its ARGV the fence, or nothing: who has no fence may write while
-    nobody holds the lease.
+    It is called with LEASE and FENCE before its KEYS, and after its ARGV the fence, or nothing: who has no fence may
+    write while nobody holds the lease.
     """
-    return _GUARD + script
+    return f"{_REFUSED}if refused then return redis.error_reply('FENCED ' .. refused) end\n{script}"
 
 
-WRITE = """
-redis.call('HSET', KEYS[1], unpack(ARGV))
+MAY_WRITE = f"""
+{_REFUSED}
+if refused then
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[1], '')
+  redis.call('DEL', KEYS[1])
+  return redis.error_reply('FENCED ' .. refused)
+end
 return 1
 """
-"""KEYS: one hash. ARGV: fields and values."""
+"""KEYS: LEASE, FENCE, a key of the writer's own that it watches: a change of it ends the transaction that follows.
+
+ARGV: the fence, or nothing.
+"""
 
 REPAIR = """
 for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
@@ -124,12 +145,9 @@ UNLINK = "return redis.call('UNLINK', unpack(KEYS))"
 
 SWITCH = """
 if redis.call('EXISTS', KEYS[3]) == 0 then return 'unsealed' end
+redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], ARGV[1])
-if ARGV[2] ~= '' and redis.call('EXISTS', KEYS[4]) == 1 then
-  redis.call('SET', KEYS[2], ARGV[2])
-else
-  redis.call('DEL', KEYS[2])
-end
+if ARGV[2] ~= '' and redis.call('EXISTS', KEYS[4]) == 1 then redis.call('SET', KEYS[2], ARGV[2]) end
 return 'done'
 """
 """KEYS: CURRENT, BACKUP, META of each. ARGV: what becomes current, what becomes the backup or nothing."""

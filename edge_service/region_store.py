@@ -6,6 +6,7 @@ Only commands of Redis 6.2. Two writers of one value meet in a Lua script, never
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,12 +44,23 @@ from edge_service.region_payloads import (
     snapshot_arguments,
 )
 from edge_service.region_push import Pace, Push
-from edge_service.region_scripts import APPLY, REPAIR, SET_ONCE, SWITCH, UNLINK, UNSEAL, WRITE, fenced
+from edge_service.region_scripts import APPLY, MAY_WRITE, REPAIR, SET_ONCE, SWITCH, UNLINK, UNSEAL, fenced
 from tandem.bundle import AnchorList, Bundle
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
 
-__all__ = ["Applied", "Delta", "Fenced", "InUse", "LiveRow", "NotSealed", "RegionStore", "ReleaseMeta", "Staged"]
+__all__ = [
+    "Applied",
+    "Delta",
+    "Fenced",
+    "Full",
+    "InUse",
+    "LiveRow",
+    "NotSealed",
+    "RegionStore",
+    "ReleaseMeta",
+    "Staged",
+]
 
 CURRENT = "tandem:current"
 """String: the id of the release that shoppers see."""
@@ -63,7 +75,11 @@ LISTS = "tandem:release:{release}:lists:{bucket}"
 BODIES = "tandem:release:{release}:bodies:{bucket}"
 """Hash: bundle id (8 bytes) → the bundle (MessagePack). Each body once per release; lists name it."""
 LEASE = "tandem:lease"
-"""Hash: `holder`, `fence`, `until` (ms since 1970): who publishes here; lease.py. The fence never goes back."""
+"""Hash: `holder`, `until` (ms since 1970): who publishes here; lease.py."""
+FENCE = "tandem:fence"
+"""String: the newest fence that was granted. It never goes back."""
+REFUSED = "tandem:refused:{writer}"
+"""Never there: what a writer watches, so that a refusal ends its transaction."""
 LIVE = "tandem:live"
 """Hash: sku → nine words: `value sequence at` of stock, list price and sale price. `at` in ms since 1970; `-`: none."""
 LIVE_AGES = "tandem:live:ages"
@@ -82,6 +98,7 @@ BATCH_DELTAS = 500
 APPLIED = (LIVE, LIVE_AGES, DELTAS)
 """What APPLY writes."""
 TIMEOUT_SECONDS = 5.0
+REPLICAS_SECONDS = 1.0
 
 
 class NotSealed(TandemError):
@@ -90,6 +107,10 @@ class NotSealed(TandemError):
 
 class InUse(TandemError):
     """A release that shoppers see, or may be rolled back to, was to be changed."""
+
+
+class Full(Unavailable):
+    """The region's Redis holds all that its `maxmemory` allows."""
 
 
 class Fenced(TandemError):
@@ -170,7 +191,7 @@ class RegionStore:
             (buckets.of_list(each.anchor), list_field(each.segment, each.anchor), encode_list(each.bundles))
             for each in lists
         )
-        with self._reached(), fenced_push(self._redis, REPAIR if sealed else WRITE, self._fence, self._pace) as push:
+        with self._reached(), fenced_push(self._redis, self._fence, self._pace, repair=sealed is not None) as push:
             bundle_count, bundle_digest = _pushed(push, BODIES, release_id, bodies, b"body")
             list_count, list_digest = _pushed(push, LISTS, release_id, ranked, b"list")
         return Staged(list_count, bundle_count, (bundle_digest + list_digest) % 2**64)
@@ -241,6 +262,12 @@ class RegionStore:
             found = cast("bytes | None", self._redis.get(key))
         return None if found is None else found.decode()
 
+    def replicated(self) -> bool:
+        """Whether all replicas have what was written on this connection, waiting REPLICAS_SECONDS at most."""
+        with self._reached():
+            replicas = cast("dict[str, int]", self._redis.info("replication"))["connected_slaves"]
+            return not replicas or self._redis.wait(replicas, int(REPLICAS_SECONDS * 1000)) >= replicas
+
     # Events
 
     def events(self, count: int) -> list[tuple[bytes, bytes]]:
@@ -308,7 +335,7 @@ class RegionStore:
     # The wire
 
     def _fenced(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes | int] = ()) -> Any:
-        return self.script(fenced(script), [LEASE, *keys], [*arguments, self._fence])
+        return self.script(fenced(script), [LEASE, FENCE, *keys], [*arguments, self._fence])
 
     @property
     def _fence(self) -> str:
@@ -325,10 +352,17 @@ class RegionStore:
             yield
 
 
-def fenced_push(client: redis.Redis, script: str, fence: str, pace: Pace) -> Push:
-    """Sends hashes to `script`, which is loaded here; raises RedisError where one is refused."""
-    loaded = str(client.script_load(fenced(script))).encode()
-    return Push(client, (b"EVALSHA", loaded, b"2", LEASE.encode()), pace, after=(fence.encode(),))
+def fenced_push(client: redis.Redis, fence: str, pace: Pace, *, repair: bool = False) -> Push:
+    """Sends hashes, each transaction behind a look at the fence; with `repair` what is there stays.
+
+    Whoever takes the lease between that look and the end of the transaction changes FENCE, which it watches.
+    """
+    may_write = str(client.script_load(MAY_WRITE)).encode()
+    own = REFUSED.format(writer=secrets.token_hex(8)).encode()
+    watched = LEASE.encode(), FENCE.encode(), own
+    opening = [b"WATCH", *watched[1:]], [b"EVALSHA", may_write, b"3", *watched, fence.encode()]
+    before = [b"EVALSHA", str(client.script_load(REPAIR)).encode(), b"1"] if repair else [b"HSET"]
+    return Push(client, before, pace, opening)
 
 
 def _pushed(
@@ -358,6 +392,11 @@ def reached(region: Region, url: str) -> Iterator[None]:
         if "FENCED " in str(error):
             why = str(error).partition("FENCED ")[2]
             raise Fenced(f"region {region.name}: refused: {why}; look with tandem releases, then try again") from error
+        if "'maxmemory'" in str(error):
+            raise Full(
+                f"region {region.name}: Redis at {address(url)} is full; give it more maxmemory: "
+                "it needs room for three releases, the live values and the events"
+            ) from error
         raise Unavailable(
             f"region {region.name}: Redis at {address(url)} can't serve ({error}); "
             "start it, or mend redis_url in regions.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from edge_service.region_payloads import (
@@ -52,11 +53,17 @@ class Release:
 
 
 class CurrentRelease:
-    """Follows the region's pointer. What it serves stays until another release is here as a whole."""
+    """Follows the region's pointer. What it serves stays until another release is here as a whole.
+
+    The backup is held too, so that a rollback is followed at once, however large the release.
+    """
 
     def __init__(self, reader: RegionReader, log: Any) -> None:
         self._reader, self._log = reader, log
         self.release: Release | None = None
+        self._backup: Release | None = None
+        self._looked_at: str | None = None
+        """The backup that was looked for last; one that is not whole is not looked for again."""
 
     async def follow(self) -> None:
         while True:
@@ -72,10 +79,33 @@ class CurrentRelease:
 
     async def _catch_up(self) -> None:
         pointed = await self._reader.current()
-        if pointed is None or (self.release is not None and self.release.meta.release_id == pointed):
+        if pointed is None:
             return
-        self.release = await load(self._reader, pointed)
-        self._log.info("release", region=self._reader.region.name, release=pointed)
+        if self.release is None or self.release.meta.release_id != pointed:
+            before, self.release = self.release, await self._whole(pointed)
+            self._backup = before
+            self._log.info("release", region=self._reader.region.name, release=pointed)
+        else:
+            await self._hold_backup()
+
+    async def _whole(self, release_id: str) -> Release:
+        """The release, from memory where what is sealed now is what is held."""
+        held = self._backup
+        if held is not None and held.meta == await self._reader.meta(release_id):
+            return held
+        return await load(self._reader, release_id)
+
+    async def _hold_backup(self) -> None:
+        """Hold what a rollback would go to, if it is whole."""
+        named = await self._reader.backup()
+        if named == self._looked_at:
+            return
+        if named is None:
+            self._backup = None
+        elif self._backup is None or self._backup.meta.release_id != named:
+            with suppress(NotWhole):
+                self._backup = await load(self._reader, named)
+        self._looked_at = named
 
 
 async def load(reader: RegionReader, release_id: str) -> Release:

@@ -8,11 +8,11 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Row
 
 from cdn.store import Damaged
-from edge_service.region_store import Fenced, InUse
+from edge_service.region_store import Fenced, Full, InUse
 from tandem.errors import InputError, TandemError, Unavailable
 
 KINDS: dict[str, type[TandemError]] = {
-    kind.__name__: kind for kind in (Damaged, Fenced, InputError, InUse, Unavailable)
+    kind.__name__: kind for kind in (Damaged, Fenced, Full, InputError, InUse, Unavailable)
 }
 _RAISED = re.compile(r"^(?:tandem|cdn|edge_service|spark_jobs|warehouse)\.[\w.]*?(\w+): (.*)$", re.MULTILINE)
 

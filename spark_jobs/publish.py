@@ -7,7 +7,7 @@ any step, the next run writes the same bytes under the same keys and goes on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from cdn.manifest import Manifest
 from edge_service.lease import Held, publishing
-from edge_service.region_store import RegionStore, ReleaseMeta, Staged
+from edge_service.region_store import Full, InUse, RegionStore, ReleaseMeta, Staged
 from spark_jobs import region_build, seed_live
 from spark_jobs import stage as staging
 from spark_jobs.region_build import RegionBuild
@@ -91,10 +91,21 @@ def _degraded_if_lost(build: RegionBuild) -> Iterator[None]:
     except Held:
         raise
     except Unavailable as error:
+        if isinstance(error, Full):
+            _make_room(build)
         state = ledger.state(build.settings, build.region.name, build.release_id)
         if "degraded" in release.NEXT[state] and state != "degraded":
             _record(build, "degraded", reason=str(error), inputs=build.inputs, outputs=build.outputs)
         raise
+
+
+def _make_room(build: RegionBuild) -> None:
+    """Remove what a release that found no room has written; live values need it.
+
+    The lease is taken anew, so that tasks of ours that still run are refused.
+    """
+    with suppress(Unavailable, InUse), publishing(build.region, str, take_over=True) as store:
+        store.delete(build.release_id)
 
 
 def stage_and_seal(build: RegionBuild, store: RegionStore, say: Say) -> None:

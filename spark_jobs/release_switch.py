@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cdn.manifest import Manifest
-from cdn.store import ObjectStore
 from edge_service.lease import publishing
 from edge_service.region_store import RegionStore
 from tandem import regions as regions_file
@@ -22,6 +20,10 @@ from tandem.regions import Region
 from tandem.release import State
 from tandem.settings import Settings
 from warehouse import ledger
+
+if TYPE_CHECKING:
+    from cdn.manifest import Manifest
+    from cdn.store import ObjectStore
 
 Say = Callable[[str], object]
 
@@ -35,6 +37,8 @@ class NoBackup(TandemError):
 
 
 def object_store(settings: Settings, region: Region) -> ObjectStore:
+    from cdn.store import ObjectStore  # a rollback moves the pointer before it takes the time for this
+
     return ObjectStore(region.object_store, settings.s3_access_key, settings.s3_secret, settings.s3_region)
 
 
@@ -51,6 +55,7 @@ def promote(
     if state != "current":
         release.step(release_id, state, "current")
     backup = next((each for each, row in before.items() if row["state"] == "current" and each != release_id), None)
+    _manifest(object_store(settings, region), region, release_id)
     show(settings, store, release_id, backup or _backup(before, release_id))
     since = ledger.first(settings, region.name, release_id, "staged")
     for row in before.values():
@@ -136,8 +141,9 @@ def rollback(settings: Settings, region_name: str, reason: str, say: Say, to: st
     """Make an earlier release current again in one region; the release that was current is quarantined for good.
 
     Goes to `to`, by default to the newest backup that lies there whole: never to a quarantined or a missing one. Other
-    regions are not looked at. With `to`, doing it again changes nothing. A publisher at work in the region is taken
-    over from. Raises NoBackup where there is nothing to go back to, TandemError where `to` can't be gone to,
+    regions are not looked at. With `to`, doing it again changes nothing. Where the object store is away the edge goes
+    back all the same, and running it again does the rest. A publisher at work in the region is taken over from.
+    Raises NoBackup where there is nothing to go back to, TandemError where `to` can't be gone to,
     Unavailable where the region can't be reached.
     """
     region = regions_file.load(settings.config_folder).get(region_name)
@@ -211,12 +217,13 @@ def _backup(rows: dict[str, dict[str, Any]], *but: str) -> str | None:
 
 
 def show(settings: Settings, store: RegionStore, release_id: str, backup: str | None) -> None:
-    """The pointer, then the manifest that follows it: whoever wrote a manifest looks at the pointer again."""
-    region = store.region
-    cdn = object_store(settings, region)
-    _manifest(cdn, region, release_id)
+    """The pointer, then the manifest that follows it: whoever wrote a manifest looks at the pointer again.
+
+    The edge follows the pointer even where the object store is away; the manifest is then written by running it again.
+    """
+    region, shown = store.region, None
     store.switch(release_id, backup)
-    shown = None
+    cdn = object_store(settings, region)
     while (pointed := store.current()) is not None and pointed != shown:
         cdn.put_manifest(region.name, _manifest(cdn, region, pointed))
         shown = pointed

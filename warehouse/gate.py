@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any, NamedTuple
 
-from tandem import gates, offer, rules
+from tandem import gates, offer, release, rules
 from tandem import regions as regions_file
 from tandem.bundle import Bundle, Component
 from tandem.errors import TandemError
@@ -99,11 +99,12 @@ def _approved(settings: Settings, as_of: date, found: Measured, given: frozenset
     before = [
         row
         for row in ledger.history(settings, found.release_id)
-        if row["region"] == found.region and row["state"] == "approved" and row["reason"].startswith(f"{found.gate}: ")
+        if row["region"] == found.region and row["reason"].startswith(f"{found.gate}: ")
     ]
     if not before and found.gate in given and found.release_id:
         said = f"{found.gate}: {reason} (found {found.figure:.6g}, asked for {found.limit:.6g})"
-        ledger.record(settings, found.region, found.release_id, "approved", as_of=as_of, reason=said)
+        state = release.approved(ledger.state(settings, found.region, found.release_id))
+        ledger.record(settings, found.region, found.release_id, state, as_of=as_of, reason=said)
         return _approved(settings, as_of, found, given, reason)
     return f"by {before[-1]['by']}: {before[-1]['reason']}" if before else None
 

@@ -120,6 +120,22 @@ async def test_a_redis_that_comes_back_empty_takes_nothing_away(
     await until(followed)
 
 
+async def test_the_edge_goes_back_to_the_release_before_without_reading_it_again(
+    fragile: httpx.AsyncClient, own_redis: RedisProcess
+) -> None:
+    async def shows(name: str) -> bool:
+        return (await tea(fragile))["release"] == name
+
+    with RegionStore(region_at(own_redis.url)) as store, redis.Redis.from_url(own_redis.url) as client:
+        publish(store, "r2", lists=[AnchorList("*", "tea", (Listed(TEA_POT.id, 0.9, "region"),))])
+        await until(lambda: shows("r2"))
+        for key in client.scan_iter("tandem:release:r1:*s:[0-9]*"):
+            client.delete(key)
+        store.switch("r1", "r2")
+        await until(lambda: shows("r1"))
+        assert len((await tea(fragile))["bundles"]) == 2
+
+
 async def test_an_edge_that_starts_without_redis_says_what_is_missing_and_becomes_ready(
     own_redis: RedisProcess, tmp_path, clock: Clock
 ) -> None:

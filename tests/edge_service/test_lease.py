@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import pytest
 import redis
 
 from edge_service.lease import Held, publishing
-from edge_service.region_scripts import TAKE
-from edge_service.region_store import Fenced, RegionStore
+from edge_service.region_payloads import Buckets
+from edge_service.region_scripts import MAY_WRITE, TAKE
+from edge_service.region_store import FENCE, LEASE, Fenced, Full, RegionStore
 from tandem.errors import Unavailable
 from tandem.regions import Region
 from tests.edge_service import conftest
-from tests.edge_service.conftest import BUNDLES, LISTS, RedisProcess, publish, region_at
+from tests.edge_service.conftest import BUNDLES, LISTS, PRODUCTS, RedisProcess, publish, region_at
 
 pytestmark = pytest.mark.servers
 
@@ -74,7 +76,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 def keys(url: str) -> dict[bytes, Any]:
     with redis.Redis.from_url(url) as client:
-        found = [key for key in client.scan_iter("tandem:*") if key != b"tandem:lease"]
+        found = [key for key in client.scan_iter("tandem:*") if key not in (LEASE.encode(), FENCE.encode())]
         return {key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key) for key in found}
 
 
@@ -156,7 +158,7 @@ def test_a_lease_is_kept_longer_than_it_lasts(region: Region) -> None:
 
 def test_a_killed_publishers_lease_ends_by_itself(region: Region) -> None:
     with RegionStore(region) as plain:
-        plain.script(TAKE, ["tandem:lease"], ["dead", 500, "wait"])
+        plain.script(TAKE, [LEASE, FENCE], ["dead", 500, "wait"])
     start = time.monotonic()
     with publishing(region, print):
         assert 0.2 < time.monotonic() - start < 3
@@ -180,15 +182,58 @@ def test_a_redis_that_lost_its_data_takes_nothing_more_from_who_began_before(own
             assert (later.fence or 0) > (store.fence or 0)
 
 
-@pytest.mark.parametrize("fault", [["CONFIG", "SET", "maxmemory", "1"], ["REPLICAOF", "127.0.0.1", "1"]])
-def test_a_redis_that_is_full_or_read_only_is_told_before_anything_is_written(
-    own_redis: RedisProcess, fault: list[str]
-) -> None:
+def test_a_redis_that_is_read_only_is_told_before_anything_is_written(own_redis: RedisProcess) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
-        client.execute_command(*fault)
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
     with (
         pytest.raises(Unavailable, match=r"region north: Redis at .* can't serve"),
         publishing(region_at(own_redis.url), print),
     ):
         pass
     assert not keys(own_redis.url)
+
+
+def test_a_full_redis_takes_nothing_of_a_release_but_a_switch_goes_through(server: RedisProcess) -> None:
+    region = region_at(server.url)
+    with publishing(region, print) as store:
+        for name in ("r1", "r2"):
+            publish(store, name)
+    before = keys(server.url)
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", 1)
+    with publishing(region, print, seconds=0.6) as store:
+        for write in (
+            lambda: store.begin("r3", Buckets(1, 2, 3)),
+            lambda: store.stage("r3", BUNDLES, LISTS),
+            lambda: store.seed_live(PRODUCTS, datetime.now(UTC)),
+        ):
+            with pytest.raises(Full, match="is full; give it more maxmemory"):
+                write()
+        assert keys(server.url) == before
+        time.sleep(1)  # the lease is kept in a full Redis, too
+        with pytest.raises(Held), publishing(region, print, wait_seconds=0):
+            pass
+        with publishing(region, print, take_over=True) as other:
+            other.switch("r1", "r2")
+            with pytest.raises(Fenced, match="took over"):
+                store.stage("r3", BUNDLES, LISTS)
+        assert (store.current(), store.backup()) == ("r1", "r2")
+        assert other.delete("r3") == 0
+
+
+def test_who_takes_over_between_a_look_at_the_fence_and_the_writes_ends_these(region: Region) -> None:
+    """Commands of a transaction lie in Redis, unanswered, while another publisher is granted the lease."""
+    with publishing(region, print) as store, redis.Redis.from_url(region.redis_url) as client:
+        fence = str(store.fence).encode()
+        watched = LEASE.encode(), FENCE.encode(), b"own"
+        look = [b"WATCH", *watched[1:]], [b"EVAL", MAY_WRITE.encode(), b"3", *watched, fence]
+        connection = client.connection_pool.get_connection()
+        for command in (*look, [b"MULTI"], [b"HSET", b"tandem:mixed", b"f", b"v"]):
+            connection.send_command(*command)
+        answers = [connection.read_response() for _ in range(4)]
+        assert answers == [b"OK", 1, b"OK", b"QUEUED"]
+        with publishing(region, print, take_over=True):
+            connection.send_command(b"EXEC")
+            assert connection.read_response() is None
+        client.connection_pool.release(connection)
+        assert not client.exists("tandem:mixed")

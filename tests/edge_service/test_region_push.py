@@ -9,7 +9,7 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
-from edge_service.region_push import CHUNK_BYTES, CHUNKS_AHEAD, Pace, Push
+from edge_service.region_push import AHEAD, TRANSACTION_BYTES, Pace, Push
 from tests.edge_service.conftest import RedisProcess
 
 pytestmark = pytest.mark.servers
@@ -27,7 +27,7 @@ def pushed(client: redis.Redis, held: dict[bytes, list[tuple[bytes, bytes]]], pe
 
 def test_all_that_is_sent_lies_there_and_nobody_stays_behind(clean_redis: RedisProcess) -> None:
     held = hashes(3_000, 800)
-    assert sum(len(value) for entries in held.values() for _, value in entries) > CHUNK_BYTES * CHUNKS_AHEAD
+    assert sum(len(value) for entries in held.values() for _, value in entries) > TRANSACTION_BYTES * AHEAD
     with redis.Redis.from_url(clean_redis.url) as client:
         pushed(client, held)
         assert {key: client.hgetall(key) for key in held} == {key: dict(entries) for key, entries in held.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from edge_service.region_store import LEASE, Fenced, RegionStore
+from edge_service.region_store import FENCE, LEASE, Fenced, RegionStore
 from spark_jobs import build, publish, recovery, region_build, release_switch, seed_live, stage
 from tandem import regions, release
 from tandem.errors import TandemError, Unavailable
@@ -56,7 +56,7 @@ def content(url: str) -> dict[bytes, Any]:
     """Every key of a release, with its value: all but who may publish."""
     with redis.Redis.from_url(url) as client:
         keys = [key for key in client.scan_iter("tandem:*") if client.type(key) in (b"hash", b"string")]
-        keys.remove(LEASE.encode())
+        keys = [key for key in keys if key not in (LEASE.encode(), FENCE.encode())]
         return {key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key) for key in keys}
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tandem.errors import TandemError
+from tandem.release import WrongTransition
 from tandem.settings import Settings
 from warehouse import gate, lake, ledger
 from warehouse.tables import BUNDLE_SETS, BUNDLES, PRICES, PRODUCTS, TABLES
@@ -218,6 +219,31 @@ def test_a_build_that_turns_every_list_over_is_a_breach_until_somebody_says_why(
     assert "max_churn: new range in June (found 1, asked for 0.95)" in allowed
     (row,) = ledger.history(built, "r1")
     assert (row["state"], row["region"], row["reason"].partition(":")[0]) == ("approved", "shop", "max_churn")
+
+
+@pytest.mark.parametrize(
+    ("path", "then"),
+    [(["staged"], "approved"), (["staged", "sealed"], "sealed"), (["staged", "degraded"], "degraded")],
+)
+def test_a_gate_may_be_overridden_wherever_the_release_is_and_it_stays_there(
+    built: Settings, path: list[Any], then: str
+) -> None:
+    released(built, [bundle("b0", "tea", "milk")], [listed("tea", "b0"), listed("milk", "b0")])
+    for state in path:
+        ledger.record(built, "shop", "r1", state, as_of=DAY)
+    for _ in range(2):
+        gate.run(built, DAY, print, ["max_churn"], "new range in June")
+    rows = ledger.history(built, "r1")
+    assert [row["state"] for row in rows] == [*path, then]
+    assert rows[-1]["reason"].startswith("max_churn: new range in June")
+
+
+def test_no_gate_of_a_quarantined_release_can_be_overridden(built: Settings) -> None:
+    released(built, [bundle("b0", "tea", "milk")], [listed("tea", "b0"), listed("milk", "b0")])
+    for state in ("staged", "quarantined"):
+        ledger.record(built, "shop", "r1", state, as_of=DAY)  # type: ignore[arg-type]
+    with pytest.raises(WrongTransition, match="build a new release"):
+        gate.run(built, DAY, print, ["max_churn"], "new range in June")
 
 
 def test_a_segment_that_lost_all_its_lists_is_a_breach(built: Settings) -> None:
