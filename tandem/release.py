@@ -19,17 +19,15 @@ NEXT: dict[str, frozenset[str]] = {
     "approved": frozenset({"approved", "degraded", "staged", "quarantined", "retired"}),
     "degraded": frozenset({"degraded", "staged", "quarantined", "retired"}),
     "staged": frozenset({"approved", "degraded", "staged", "sealed", "quarantined", "retired"}),
-    "sealed": frozenset({"sealed", "degraded", "canary", "held", "current", "quarantined", "retired"}),
-    "canary": frozenset({"canary", "held", "current", "retired", "quarantined"}),
-    "held": frozenset({"held", "sealed", "canary", "retired", "quarantined"}),
-    "current": frozenset({"current", "backup", "quarantined"}),
-    "backup": frozenset({"backup", "current", "retired", "quarantined"}),
+    "sealed": frozenset({"degraded", "canary", "held", "current", "quarantined", "retired"}),
+    "canary": frozenset({"held", "current", "retired", "quarantined"}),
+    "held": frozenset({"sealed", "canary", "retired", "quarantined"}),
+    "current": frozenset({"backup", "quarantined"}),
+    "backup": frozenset({"current", "retired", "quarantined"}),
     "retired": frozenset({"approved", "degraded", "staged"}),
     "quarantined": frozenset(),
 }
 """The states a release of one region may go to from each state; the empty state is before the first.
-
-A state that may follow itself tells more of it: that a person let a sealed release pass a gate, for one.
 
 approved: a person let it pass a gate that it breaches. degraded: the region could not be reached when it was published.
 canary: shoppers of this region see it on trial. held: a person stopped it on its way. backup: what a rollback goes to.
@@ -41,9 +39,14 @@ class WrongTransition(TandemError):
     """A release was asked to go to a state that its present one does not lead to."""
 
 
-def approved(before: str) -> State:
-    """The state of a release once a person let it pass a gate: what is sealed, or further, stays what it is."""
-    return "approved" if before in ("", "staged", "retired") else cast("State", before)
+def approved(release_id: str, before: str) -> State:
+    """The state of a release once a person let it pass a gate: what is sealed, or further, stays what it is.
+
+    Raises WrongTransition for a quarantined one.
+    """
+    if before in ("", "staged", "retired", "quarantined"):
+        return step(release_id, before, "approved")
+    return cast("State", before)
 
 
 def step(release_id: str, before: str, after: State) -> State:

@@ -103,8 +103,8 @@ def _approved(settings: Settings, as_of: date, found: Measured, given: frozenset
     ]
     if not before and found.gate in given and found.release_id:
         said = f"{found.gate}: {reason} (found {found.figure:.6g}, asked for {found.limit:.6g})"
-        state = release.approved(ledger.state(settings, found.region, found.release_id))
-        ledger.record(settings, found.region, found.release_id, state, as_of=as_of, reason=said)
+        state = release.approved(found.release_id, ledger.state(settings, found.region, found.release_id))
+        ledger.record(settings, found.region, found.release_id, state, as_of=as_of, reason=said, stays=True)
         return _approved(settings, as_of, found, given, reason)
     return f"by {before[-1]['by']}: {before[-1]['reason']}" if before else None
 

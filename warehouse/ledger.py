@@ -1,6 +1,5 @@
 """The ledger of releases: one row per region, release and transition. It is the record; Redis and the CDN follow it."""
 
-# ruff: noqa: S608 - names in this SQL are ours, values are quoted
 from __future__ import annotations
 
 import getpass
@@ -21,9 +20,7 @@ from tandem.errors import TandemError, Unavailable
 from tandem.release import State, step
 from tandem.settings import Settings
 from warehouse import lake
-from warehouse.query import drawn
 from warehouse.tables import RELEASES
-from warehouse.views import connect, view
 
 
 class Superseded(TandemError):
@@ -50,8 +47,9 @@ def record(
     inputs: Mapping[str, int] | None = None,
     outputs: Mapping[str, int] | None = None,
     fence: int | None = None,
+    stays: bool = False,
 ) -> None:
-    """Write that `release_id` went to `state` in `region`.
+    """Write that `release_id` went to `state` in `region`; with `stays`, tell more of one that is there.
 
     The transition is judged on the version that it is written on: where another writer comes first, it is judged again.
     Raises WrongTransition where the present state does not lead there, Superseded where a publisher with a newer fence
@@ -76,9 +74,10 @@ def record(
     lake.create(settings, [RELEASES])
     for _ in range(TRIES):
         table = lake.open_table(settings, RELEASES.name)
-        history = [row for row in _transitions(settings, table) if row["region"] == region]
+        history = [row for row in _transitions(table) if row["region"] == region]
         _not_superseded(region, fence, history)
-        step(release_id, _state(history, release_id), state)
+        if not (stays and _state(history, release_id) == state):
+            step(release_id, _state(history, release_id), state)
         row["at"] = _next_instant(history)
         if _committed(table, _completed(row, history)):
             return
@@ -102,7 +101,7 @@ def history(settings: Settings, release_id: str) -> list[dict[str, Any]]:
     """Every transition of a release, oldest first within a region."""
     if not lake.exists(settings, RELEASES.name):
         return []
-    rows = _transitions(settings, lake.open_table(settings, RELEASES.name))
+    rows = _transitions(lake.open_table(settings, RELEASES.name))
     return [row for row in rows if row["release_id"] == release_id]
 
 
@@ -110,7 +109,7 @@ def latest(settings: Settings) -> list[dict[str, Any]]:
     """The last transition of every release of every region, newest first within a region."""
     if not lake.exists(settings, RELEASES.name):
         return []
-    rows = _transitions(settings, lake.open_table(settings, RELEASES.name))
+    rows = _transitions(lake.open_table(settings, RELEASES.name))
     last = {(row["region"], row["release_id"]): row for row in rows}
     return sorted(last.values(), key=lambda row: (row["region"], -row["at"].timestamp()))
 
@@ -122,7 +121,7 @@ def state(settings: Settings, region: str, release_id: str) -> str:
 
 def first(settings: Settings, region: str, release_id: str, state: State) -> datetime:
     """When a release first went to `state` in a region. Raises TandemError where it never did."""
-    for row in _transitions(settings, lake.open_table(settings, RELEASES.name)):
+    for row in _transitions(lake.open_table(settings, RELEASES.name)):
         if (row["region"], row["release_id"], row["state"]) == (region, release_id, state):
             at: datetime = row["at"]
             return at
@@ -158,6 +157,8 @@ def kept_elsewhere(settings: Settings, release_id: str, regions: Iterable[str]) 
 
 def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows of `latest` as a table for a terminal."""
+    from warehouse.query import drawn  # brings DuckDB, which a rollback has no time for
+
     shown = [[row[name] for name in SHOWN] for row in rows]
     return drawn(SHOWN, shown) if shown else "no release yet; run tandem build --as-of YYYY-MM-DD"
 
@@ -176,12 +177,10 @@ def _state(history: Iterable[Mapping[str, Any]], release_id: str, region: str | 
     return held
 
 
-def _transitions(settings: Settings, table: DeltaTable) -> list[dict[str, Any]]:
+def _transitions(table: DeltaTable) -> list[dict[str, Any]]:
     """Every transition, oldest first: the order of `at` is the order in which they were written."""
-    with connect(settings) as connection:
-        view(connection, settings, RELEASES, table.version())
-        found = connection.sql(f'SELECT * FROM {RELEASES.name} ORDER BY region, "at"').fetchall()
-    return [dict(zip(RELEASES.names, row, strict=True)) for row in found]
+    rows = table.to_pyarrow_table().sort_by([("region", "ascending"), ("at", "ascending")]).to_pylist()
+    return [{name: row.get(name) for name in RELEASES.names} for row in rows]
 
 
 def _completed(row: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
