@@ -29,8 +29,13 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.system()}"
 
 
-def table(rows: Sequence[Row], ratios: Mapping[str, float], floors: Mapping[str, float]) -> str:
-    """The rows with median and spread, and the ratios with what they have to reach."""
+def table(
+    rows: Sequence[Row],
+    ratios: Mapping[str, float],
+    floors: Mapping[str, float],
+    ceilings: Mapping[str, float] | None = None,
+) -> str:
+    """The rows with median and spread, and the ratios with what they have to reach, or to stay below."""
     width = max(len(row.name) for row in rows)
     lines = [f"{'':<{width}}     median       least        most"]
     lines += [
@@ -39,8 +44,10 @@ def table(rows: Sequence[Row], ratios: Mapping[str, float], floors: Mapping[str,
     ]
     lines.append("")
     for name, ratio in ratios.items():
-        floor = f"  (at least {floors[name]:g})" if name in floors else ""
-        lines.append(f"{name:<{width}} {ratio:10.2f}{floor}")
+        bound = f"  (at least {floors[name]:g})" if name in floors else ""
+        if ceilings and name in ceilings:
+            bound = f"  (at most {ceilings[name]:g})"
+        lines.append(f"{name:<{width}} {ratio:10.2f}{bound}")
     return "\n".join(lines)
 
 

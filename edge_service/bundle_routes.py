@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from edge_service import answers, problems, questions
+from edge_service.bundle_answers import Question
 from edge_service.edge import (
     ConsentsQuery,
-    Edge,
     LimitQuery,
     SegmentQuery,
     Served,
     Shared,
-    ages,
     ages_now,
     as_json,
-    encode,
+    header,
 )
 from edge_service.explain import explain
-from edge_service.offering import merged, offers
 from edge_service.openapi import answered, asked
 from edge_service.questions import MAX_SKUS
-from edge_service.served import Moment
-from tandem.offer import Live, Offer
+from tandem.offer import Live
 from tandem.quote import QuoteFault
-
-CACHE_SECONDS = 1
-"""How long a browser or a CDN may hold an answer to GET bundles."""
 
 router = APIRouter(prefix="/v1/{region}", tags=["bundles"])
 
@@ -71,38 +63,9 @@ async def get_bundles(
     consents: ConsentsQuery = [],  # noqa: B006
 ) -> Response:
     """Ranked bundles priced against live stock and prices. A product without bundles gives an empty list."""
-    anchor = questions.check_sku(sku)
-    moment = served.moment()
     used = served.segment(segment, questions.split(consents))
-    found, matched = offers(moment, moment.release.ranked(used, anchor), limit=limit)
-    answer = answers.BundlesAnswer(
-        **ages(served.region, moment, served),
-        sku=anchor,
-        segment=used,
-        matched=matched,
-        bundles=[bundle for _, bundle in found],
-    )
-    edge.count(answer)
-    headers = {
-        "ETag": _etag(answer, edge.signing.expires_at(moment.now)),
-        "Cache-Control": f"public, max-age={CACHE_SECONDS}",
-    }
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    signed = _signed(edge, found, moment, used)
-    return Response(encode(msgspec.structs.replace(answer, bundles=signed)), 200, headers, "application/json")
-
-
-def _etag(answer: answers.BundlesAnswer, expires_at: int) -> str:
-    """Weak: the same as long as offers, release and staleness are; ages and the quotes' random part may differ."""
-    told = msgspec.structs.replace(answer, stock_as_of=None, prices_as_of=None)
-    return f'W/"{hashlib.blake2b(encode((told, expires_at)), digest_size=12).hexdigest()}"'
-
-
-def _signed(
-    edge: Edge, found: list[tuple[Offer, answers.OfferedBundle]], moment: Moment, segment: str
-) -> list[answers.OfferedBundle]:
-    return [msgspec.structs.replace(bundle, quote=edge.signing.sign(offer, moment, segment)) for offer, bundle in found]
+    answer = edge.bundles(served, Question(sku, used, limit), header(request.scope, b"if-none-match"))
+    return answer.response()
 
 
 @router.post(
@@ -117,24 +80,7 @@ def _signed(
 )
 async def post_offers(edge: Shared, served: Served, request: Request) -> Response:
     """The lists of all anchors as one; availability is net of the cart, and what it holds whole is left out."""
-    question = questions.offers_question(await questions.read_body(request))
-    cart: dict[str, int] = {}
-    for line in question.cart:
-        cart[line.sku] = cart.get(line.sku, 0) + line.quantity
-    moment = served.moment()
-    used = served.segment(question.segment, question.consents)
-    anchors = list(dict.fromkeys([*question.skus, *cart]))
-    ranked = merged(moment, used, anchors)
-    found, matched = offers(moment, ranked, limit=question.limit, cart=cart, exclude=frozenset(question.exclude))
-    answer = answers.OffersAnswer(
-        **ages(served.region, moment, served),
-        skus=anchors,
-        segment=used,
-        matched=matched,
-        bundles=_signed(edge, found, moment, used),
-    )
-    edge.count(answer)
-    return as_json(answer)
+    return edge.offers(served, await questions.read_body(request.scope, request.receive)).response()
 
 
 @router.get(
@@ -169,7 +115,7 @@ def _live_product(sku: str, live: Live | None) -> answers.LiveProduct:
 )
 async def post_verify(edge: Shared, served: Served, request: Request) -> Response:
     """Valid, with what may be charged; or not, with the fault."""
-    question = questions.decode(await questions.read_body(request), questions.VerifyQuestion)
+    question = questions.decode(await questions.read_body(request.scope, request.receive), questions.VerifyQuestion)
     fault, quote = None, None
     try:
         signed = edge.signer.verify(question.token, region=served.region.name, now=edge.clock())

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from edge_service import answers, observe, problems
+from edge_service import observe, problems, questions
+from edge_service.ages import as_fields
+from edge_service.bundle_answers import BundlesBook, Question, offers_answer
 from edge_service.live import Clock
 from edge_service.offering import Signing
 from edge_service.problems import Problem
@@ -22,6 +26,9 @@ from tandem.regions import Region
 from tandem.settings import Settings
 
 encode = msgspec.json.Encoder().encode
+JSON = (b"content-type", b"application/json")
+UNKEPT = [JSON, (b"cache-control", b"no-store")]
+"""Headers of an answer that is its asker's alone."""
 
 
 class Edge:
@@ -30,12 +37,22 @@ class Edge:
     def __init__(self, settings: Settings, regions: Sequence[Region], clock: Clock) -> None:
         self.log = observe.logger()
         self.clock = clock
-        self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
-        self.metrics = observe.Metrics(self.served)
         self.signer = Signer.from_text(settings.quote_keys or f"k1:{settings.secret('quote')}")
         self.signing = Signing(self.signer, settings.quote_ttl_seconds)
+        self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
+        self._books = {name: BundlesBook(self.signing, settings.answers_kept_bytes) for name in self.served}
+        self.metrics = observe.Metrics(self.served, self._books, self.log, settings.log_share)
         keys = settings.delta_keys or settings.secret("deltas")
         self._delta_keys = [_digest(key.strip()) for key in keys.split(",") if key.strip()]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Inside, every region's Redis is followed."""
+        for served in self.served.values():
+            served.start()
+        yield
+        for served in self.served.values():
+            await served.stop()
 
     def region(self, name: str) -> ServedRegion:
         """Raises a 404 problem that lists the regions served here."""
@@ -53,9 +70,46 @@ class Edge:
             detail = "a key that may post deltas is needed: `Authorization: Bearer KEY` or `X-Tandem-Key: KEY`"
             raise Problem(401, detail, kind="key", headers={"WWW-Authenticate": "Bearer"})
 
-    def count(self, answer: answers.BundlesAnswer | answers.OffersAnswer) -> None:
-        labels = (answer.region, answer.matched, str(not answer.bundles).lower(), str(answer.stale).lower())
-        self.metrics.answers.labels(*labels).inc()
+    def bundles(self, served: ServedRegion, question: Question, known: bytes | None) -> Reply:
+        """The reply to GET bundles; `known` is what the asker's If-None-Match says. Raises Problem."""
+        moment = served.moment()
+        answer = self._books[served.region.name].answer(moment, question)
+        stale = moment.told.freshness.stale
+        self.metrics.answered(answer.labels, stale)
+        headers = answer.headers(stale)
+        if known is not None and headers[-1][1] in known:
+            return Reply(304, headers, b"")
+        return Reply(200, [JSON, *headers], answer.body(moment))
+
+    def offers(self, served: ServedRegion, body: bytes) -> Reply:
+        """The reply to POST offers. Raises Problem."""
+        question = questions.offers_question(body)
+        moment = served.moment()
+        used = served.segment(question.segment, question.consents)
+        told, labels = offers_answer(moment, question, used, self.signing)
+        self.metrics.answered(labels, moment.told.freshness.stale)
+        return Reply(200, UNKEPT, told)
+
+
+class Reply(NamedTuple):
+    """What goes back, ready to be sent."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    def response(self) -> Response:
+        made = Response(self.body, self.status)
+        made.raw_headers = [*self.headers, *([(b"content-length", b"%d" % len(self.body))] if self.body else [])]
+        return made
+
+
+def header(scope: Scope, wanted: bytes) -> bytes | None:
+    """The value of a request's header; its name in lower case."""
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return bytes(value)
+    return None
 
 
 def _digest(key: str) -> bytes:
@@ -83,14 +137,12 @@ def as_json(answer: Any, status: int = 200, cache: str = "no-store") -> Response
 
 def ages(region: Region, moment: Moment | None, served: ServedRegion) -> dict[str, Any]:
     """The fields of every answer that say where it comes from and how old it is."""
-    fresh = moment.freshness if moment else served.live.freshness()
+    fresh = moment.freshness if moment else served.freshness()
     return {
         "region": region.name,
         "release": moment.release.meta.release_id if moment else None,
         "computed_at": moment.release.meta.computed_at if moment else None,
-        "stock_as_of": answers.rfc3339(fresh.stock_as_of),
-        "prices_as_of": answers.rfc3339(fresh.prices_as_of),
-        "stale": fresh.stale,
+        **as_fields(fresh),
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_service.answers import ExplainAnswer, ExplainedComponent, Listing, Reason, rfc3339
+from edge_service.ages import as_fields
+from edge_service.answers import ExplainAnswer, ExplainedComponent, Listing, Reason
 from edge_service.problems import wrong
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Component, Listed
@@ -38,9 +39,7 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
         region=meta.region,
         release=meta.release_id,
         computed_at=meta.computed_at,
-        stock_as_of=rfc3339(moment.freshness.stock_as_of),
-        prices_as_of=rfc3339(moment.freshness.prices_as_of),
-        stale=moment.freshness.stale,
+        **as_fields(moment.freshness),
         id=bundle.id,
         segment=segment,
         matched=listings[0].matched if listings else "none",
@@ -62,9 +61,9 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
 def _places(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[tuple[str, int, Listed]]:
     """Where the bundle is listed: anchor, rank, and the place itself."""
     for anchor in anchors:
-        for rank, listed in enumerate(moment.release.ranked(segment, anchor), 1):
-            if listed.bundle_id == bundle.id:
-                yield anchor, rank, listed
+        for place in moment.release.ranked(segment, anchor):
+            if place.bundle_id == bundle.id:
+                yield anchor, place.rank + 1, place.listed
 
 
 def _components(bundle: Bundle, offer: Offer | None) -> list[ExplainedComponent]:
@@ -81,8 +80,8 @@ def _reasons(moment: Moment, bundle: Bundle, offer: Offer) -> Iterable[Reason]:
     for part in offer.components:
         if part.substituted_for is not None:
             yield Reason("substitute_used", f"{part.sku} stands in for {part.substituted_for}")
-        live = moment.products[part.sku]
-        if live.sale_price is not None:
+        live = moment.products.get(part.sku)
+        if live is not None and live.sale_price is not None:
             yield Reason("on_sale", f"{part.sku} is on sale")
 
 

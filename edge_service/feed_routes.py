@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1/{region}", tags=["feeds"])
 )
 async def post_events(edge: Shared, served: Served, request: Request) -> Response:
     """A JSON array, or one object a line. All or none are taken. An event told twice counts once."""
-    found = questions.events(await questions.read_body(request), edge.clock())
+    found = questions.events(await questions.read_body(request.scope, request.receive), edge.clock())
     asked_for = set(served.region.consent_purposes)
     kept = [_stored(event, served.region.name, keep_session=asked_for <= set(event.consents)) for event in found]
     dropped = sum(event.session_id is not None and not asked_for <= set(event.consents) for event in found)
@@ -71,7 +71,7 @@ def _stored(event: questions.Event, region: str, *, keep_session: bool) -> bytes
 async def post_deltas(edge: Shared, served: Served, request: Request) -> Response:
     """One change a line, or `{"at": …}`: nothing changed up to then. Safe to send again; all or none are checked."""
     edge.check_key(request)
-    found = questions.deltas(await questions.read_body(request), edge.clock())
+    found = questions.deltas(await questions.read_body(request.scope, request.receive), edge.clock())
     changes = [entry for entry in found if isinstance(entry, Delta)]
     beats = [entry for entry in found if isinstance(entry, questions.Heartbeat)]
     applied = 0

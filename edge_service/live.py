@@ -1,14 +1,15 @@
-"""Live stock and prices of one region, held in this process and fed from the region's stream."""
+"""Live stock and prices of one region, held in this process's arrays and fed from the region's stream."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from edge_service.live_table import LiveTable
 from edge_service.region_reader import BATCH_ENTRIES, Change, RegionReader
 from tandem.errors import Unavailable
-from tandem.offer import Live
 
 Clock = Callable[[], float]
 """Seconds since 1970."""
@@ -30,12 +31,12 @@ class Freshness(NamedTuple):
 
 
 class LiveState:
-    """What is known about every product. Entries are replaced, never changed, so a reader may keep what it took."""
+    """What is known about every product, and how old it is."""
 
-    def __init__(self, *, stock_limit_seconds: int, price_limit_seconds: int, clock: Clock) -> None:
+    def __init__(self, *, stock_limit_seconds: int, price_limit_seconds: int) -> None:
         self._limits = (stock_limit_seconds * 1000, price_limit_seconds * 1000)
-        self._clock = clock
-        self.products: dict[str, Live] = {}
+        self.products = LiveTable()
+        """Replaced as a whole after a break of the feed."""
         self.ages = (0, 0)
         self.connected = False
         self.changes = 0
@@ -45,44 +46,33 @@ class LiveState:
     def ready(self) -> bool:
         return bool(self.products)
 
-    def freshness(self) -> Freshness:
-        now = int(self._clock() * 1000)
-        stock, prices = (min(age, now) for age in self.ages)
-        within = now - stock <= self._limits[0] and now - prices <= self._limits[1]
+    def freshness(self, now: float) -> Freshness:
+        """How old it is at `now`, in seconds since 1970."""
+        at = int(now * 1000)
+        stock, prices = (min(age, at) for age in self.ages)
+        within = at - stock <= self._limits[0] and at - prices <= self._limits[1]
         return Freshness(stock or None, prices or None, not (within and self.connected), within)
 
-    def take(self, products: dict[str, Live], changes: Iterable[Change]) -> None:
+    def same_until(self, now: float) -> float:
+        """Until when `freshness` says the same as at `now`, while nothing comes in and the feed stays as it is."""
+        at = int(now * 1000)
+        if max(self.ages) > at:  # told ahead of this clock
+            return now
+        ends = [age + limit + 1 for age, limit in zip(self.ages, self._limits, strict=True)]
+        return min(ends) / 1000 if min(ends) > at else math.inf
+
+    def take(self, products: LiveTable, changes: Iterable[Change]) -> None:
         """Bring `changes` into `products`, in order, and move the ages."""
         for change in changes:
             self.changes += 1
+            products.version += 1
             self.age(change.ages)
-            for sku, words in change.products:
-                keep(products, sku, words)
+            products.keep_all(change.products)
 
     def age(self, ages: tuple[int, int]) -> None:
         """Times only move on: a Redis that came back empty does not make older what is known here."""
-        self.ages = max(self.ages[0], ages[0]), max(self.ages[1], ages[1])
-
-
-def keep(products: dict[str, Live], sku: bytes, words: bytes) -> None:
-    """Put one product's nine words in place; what Redis was never told (it may have been emptied) stays as it was."""
-    word = words.split()
-    name = sku.decode()
-    was = products.get(name, _UNKNOWN)
-    products[name] = Live(
-        stock=_value(word, 0, was.stock),
-        list_price=_value(word, 3, was.list_price),
-        sale_price=_value(word, 6, was.sale_price),
-    )
-
-
-_UNKNOWN = Live(stock=None, list_price=None)
-
-
-def _value(word: list[bytes], index: int, was: int | None) -> int | None:
-    if word[index] != b"-":
-        return int(word[index])
-    return was if word[index + 1] == word[index + 2] == b"0" else None
+        if ages[0] > self.ages[0] or ages[1] > self.ages[1]:
+            self.ages = max(self.ages[0], ages[0]), max(self.ages[1], ages[1])
 
 
 class Feed:
@@ -113,11 +103,10 @@ class Feed:
         """
         while True:
             self._at = await self._reader.newest_change()
-            products = dict(self._state.products)
+            products = self._state.products.copy()
             ages = await self._reader.ages()
             async for chunk in self._reader.products():
-                for sku, words in chunk.items():
-                    keep(products, sku, words)
+                products.keep_all(chunk)
             if await self._caught_up(products):
                 self._state.products = products
                 self._state.age(ages)
@@ -131,7 +120,7 @@ class Feed:
             elif not await self._caught_up(self._state.products):
                 await self._snapshot()
 
-    async def _caught_up(self, products: dict[str, Live]) -> bool:
+    async def _caught_up(self, products: LiveTable) -> bool:
         """Bring in all that the stream has; False where a part of it was trimmed before it was read."""
         while True:
             whole, changes = await self._reader.catch_up(self._at)
@@ -141,7 +130,7 @@ class Feed:
             if len(changes) < BATCH_ENTRIES:
                 return True
 
-    def _take(self, products: dict[str, Live], changes: list[Change]) -> None:
+    def _take(self, products: LiveTable, changes: list[Change]) -> None:
         self._state.take(products, changes)
         if changes:
             self._at = changes[-1].id

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
 
 from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
+from edge_service.releases import Standing
 from edge_service.served import Moment
-from tandem.bundle import Bundle, Listed
-from tandem.offer import Offer, price
-from tandem.quote import Quote, QuotedComponent, Signer, nonce
+from tandem.bundle import Bundle, Listed, bundle_id
+from tandem.offer import LiveOf, Offer, price
+from tandem.quote import Quote, QuotedComponent, Signer
 from tandem.segments import ALL
+
+EMPTY: Mapping[str, int] = MappingProxyType({})
 
 
 class Signing:
@@ -17,91 +22,142 @@ class Signing:
 
     def __init__(self, signer: Signer, ttl_seconds: int) -> None:
         self._signer, self._ttl_seconds = signer, ttl_seconds
+        self._last = (0, "")
 
     def expires_at(self, now: float) -> int:
         """Between half of the time to live and all of it from now, in seconds since 1970."""
         half = max(self._ttl_seconds // 2, 1)
         return min((int(now) // half + 2) * half, int(now) + self._ttl_seconds)
 
-    def sign(self, offer: Offer, moment: Moment, segment: str) -> SignedQuote:
+    def same_until(self, now: float) -> int:
+        """Until when `expires_at` gives the same as `now`."""
+        half = max(self._ttl_seconds // 2, 1)
+        return (int(now) // half + 1) * half
+
+    def sign(self, offer: Offer, moment: Moment, segment: str, nonce: str) -> SignedQuote:
+        """A quote; one with a nonce is its asker's own and may be used up, one without is the same for all who ask."""
         meta = moment.release.meta
         expires_at = self.expires_at(moment.now)
         quote = Quote(
-            key_id=self._signer.key_id,
-            region=meta.region,
-            segment=segment if segment in meta.segments else ALL,
-            release=meta.release_id,
-            bundle_id=offer.id,
-            currency=meta.currency,
-            components=tuple(QuotedComponent(c.sku, c.quantity, c.offer_price) for c in offer.components),
-            offer_total=offer.offer_total,
-            expires_at=expires_at,
-            nonce=nonce(),
+            self._signer.key_id,
+            meta.region,
+            segment if segment in meta.segments else ALL,
+            meta.release_id,
+            offer.id,
+            meta.currency,
+            tuple([QuotedComponent(part.sku, part.quantity, part.offer_price) for part in offer.components]),
+            offer.offer_total,
+            expires_at,
+            nonce,
         )
-        return SignedQuote(self._signer.sign(quote), rfc3339(expires_at * 1000) or "")
+        return SignedQuote(self._signer.sign(quote), self._shown(expires_at))
+
+    def _shown(self, expires_at: int) -> str:
+        if self._last[0] != expires_at:
+            self._last = expires_at, rfc3339(expires_at * 1000) or ""
+        return self._last[1]
 
 
 def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Listed]:
     """The lists of all anchors as one: each bundle once, with its best confidence, best first."""
-    best: dict[str, tuple[float, int, Listed]] = {}
+    places: list[Standing] = []
     for anchor in anchors:
-        for rank, listed in enumerate(moment.release.ranked(segment, anchor)):
-            place = (-listed.confidence, rank, listed)
-            if listed.bundle_id not in best or place[:2] < best[listed.bundle_id][:2]:
-                best[listed.bundle_id] = place
-    return [listed for _, _, listed in sorted(best.values(), key=lambda place: (*place[:2], place[2].bundle_id))]
+        places += moment.release.ranked(segment, anchor)
+    places.sort()
+    best: dict[str, Listed] = {}
+    for _, _, name, _, listed in places:
+        if name not in best:
+            best[name] = listed
+    return list(best.values())
 
 
-def offers(
+class Priced(NamedTuple):
+    """A bundle that can be sold now, and the place in a list where it stands."""
+
+    listed: Listed
+    bundle: Bundle
+    offer: Offer
+    content: str
+    """What the bundle's id is, or would be with its substitutes in place."""
+
+
+def priced(
     moment: Moment,
-    ranked: Sequence[Listed],
+    listed: Listed,
+    live_of: LiveOf,
     *,
-    limit: int,
-    cart: Mapping[str, int] | None = None,
+    cart: Mapping[str, int] = EMPTY,
     exclude: Collection[str] = (),
-) -> tuple[list[tuple[Offer, OfferedBundle]], str]:
-    """The first `limit` bundles that can be sold now, and where the first one's evidence comes from.
+) -> Priced | None:
+    """The bundle at one place; None where it can't be sold now, or the cart holds it whole."""
+    bundle = moment.release.bundle(listed.bundle_id)
+    if bundle is None or (cart and _held(bundle, cart)):
+        return None
+    bundle = listed.tell(bundle)
+    offer = price(bundle, live_of, cart=cart, exclude=exclude, with_discount=moment.freshness.discounts)
+    if offer is None:
+        return None
+    return Priced(listed, bundle, offer, _content(offer))
 
-    What the cart already holds whole is left out, and so is what substitutes have made the same as one before it.
-    """
-    found: list[tuple[Offer, OfferedBundle]] = []
-    matched = ranked[0].matched if ranked else "none"
-    seen: set[frozenset[tuple[str, int]]] = set()
-    for listed in ranked:
-        bundle = moment.release.bundle(listed.bundle_id)
-        if bundle is None or _held(bundle, cart or {}):
-            continue
-        bundle = listed.tell(bundle)
-        offer = price(bundle, moment.products.get, cart=cart, exclude=exclude, with_discount=moment.freshness.discounts)
-        if offer is None or (content := frozenset((c.sku, c.quantity) for c in offer.components)) in seen:
-            continue
-        matched = matched if found else listed.matched
-        seen.add(content)
-        found.append((offer, _offered(offer, bundle, listed, moment.release.meta.currency)))
-        if len(found) == limit:
-            break
-    return found, matched
+
+def _content(offer: Offer) -> str:
+    if all([part.substituted_for is None for part in offer.components]):  # noqa: C419 - a list is faster
+        return offer.id
+    return bundle_id((part.sku, part.quantity) for part in offer.components)
+
+
+class Shown(Protocol):
+    """What `first` and `matched` look at."""
+
+    @property
+    def listed(self) -> Listed: ...
+    @property
+    def content(self) -> str: ...
+
+
+Place = TypeVar("Place")
+Found = TypeVar("Found", bound=Shown)
+
+
+def first(places: Iterable[Place], priced_at: Callable[[Place], Found | None], limit: int) -> list[Found]:
+    """The first `limit` bundles that can be sold now, without what substitutes made the same as one before."""
+    found: list[Found] = []
+    seen: set[str] = set()
+    for place in places:
+        here = priced_at(place)
+        if here is not None and here.content not in seen:
+            seen.add(here.content)
+            found.append(here)
+            if len(found) == limit:
+                break
+    return found
+
+
+def matched(shown: Sequence[Shown], ranked: Sequence[Listed]) -> str:
+    """Where the evidence of the first bundle shown comes from; where none can be shown, of the first in the list."""
+    if shown:
+        return shown[0].listed.matched
+    return ranked[0].matched if ranked else "none"
 
 
 def _held(bundle: Bundle, cart: Mapping[str, int]) -> bool:
     return all(cart.get(component.sku, 0) >= component.quantity for component in bundle.components)
 
 
-def _offered(offer: Offer, bundle: Bundle, listed: Listed, currency: str) -> OfferedBundle:
+def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBundle:
+    """As an answer tells it."""
+    offer, bundle = here.offer, here.bundle
     return OfferedBundle(
-        id=offer.id,
-        currency=currency,
-        list_total=offer.list_total,
-        offer_total=offer.offer_total,
-        discount=offer.discount,
-        sellable=offer.sellable,
-        components=components(offer),
-        evidence=Evidence(bundle.orders_together, listed.confidence, bundle.lift),
+        offer.id,
+        currency,
+        offer.list_total,
+        offer.offer_total,
+        offer.discount,
+        offer.sellable,
+        [
+            OfferedComponent(part.sku, part.quantity, part.unit_price, part.offer_price, part.substituted_for)
+            for part in offer.components
+        ],
+        Evidence(bundle.orders_together, here.listed.confidence, bundle.lift),
+        quote,
     )
-
-
-def components(offer: Offer) -> list[OfferedComponent]:
-    return [
-        OfferedComponent(part.sku, part.quantity, part.unit_price, part.offer_price, part.substituted_for)
-        for part in offer.components
-    ]

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from tandem.errors import Unavailable
@@ -63,12 +64,21 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, detail, kind="unavailable", headers={"Retry-After": "1"})
 
 
+def broken_off() -> Problem:
+    return Problem(400, "the body broke off before its end; send it again", kind="broken-off")
+
+
+def unexpected() -> Problem:
+    return Problem(500, "something unexpected went wrong here; it is in the log", kind="internal")
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(ClientDisconnect, _broken_off)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -100,4 +110,8 @@ def _unavailable(_: Request, error: Exception) -> Response:
 
 
 def _unexpected(_: Request, error: Exception) -> Response:
-    return Problem(500, "something unexpected went wrong here; it is in the log", kind="internal").response()
+    return unexpected().response()
+
+
+def _broken_off(_: Request, error: Exception) -> Response:
+    return broken_off().response()

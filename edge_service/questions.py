@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
-from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from edge_service.problems import Problem, wrong
 from edge_service.region_payloads import Delta, Sku
@@ -44,6 +45,8 @@ class OffersQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Products never to be offered."""
     consents: Consents = []
     """Purposes the shopper consented to; a region that asks for more does not use the segment."""
+    quotes: bool = True
+    """False: offers to look at only, without signed quotes."""
 
 
 class VerifyQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,17 +101,23 @@ Event = Exposure | Click | Cart | Purchase
 Shape = TypeVar("Shape")
 
 
-async def read_body(request: Request) -> bytes:
-    """The body. Raises a 413 problem as soon as it is known to be too long."""
-    body = bytearray()
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise _too_long()
-    async for chunk in request.stream():
-        body += chunk
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The body. Raises a 413 problem as soon as it is known to be too long, ClientDisconnect where it breaks off."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+            raise _too_long()
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
         if len(body) > MAX_BODY_BYTES:
             raise _too_long()
-    return bytes(body)
+        message = await receive()
+        body += message.get("body", b"")
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_long()
+    return body
 
 
 def _too_long() -> Problem:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
-
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from edge_service import region_store as keys
 from edge_service.region_payloads import EVENTS_KEPT, ReleaseMeta, decode_meta
 from edge_service.region_scripts import APPLY
 from edge_service.region_store import batches, reached
+from edge_service.wire import Command, Wire
 from tandem.regions import Region
 
 BATCH_BUCKETS = 32
@@ -25,27 +21,36 @@ WAIT_SECONDS = 1.0
 TIMEOUT_SECONDS = 3.0
 
 
+SCANNED = 2_000
+"""Products read in one round trip, about."""
+Pairs = Sequence[bytes]
+"""Field, value, field, value … as RESP2 has them."""
+
+
 class Change(NamedTuple):
     """One entry of the delta stream."""
 
     id: bytes
     ages: tuple[int, int]
     """Newest time (ms since 1970) that the feed is good for: stock, prices."""
-    products: list[tuple[bytes, bytes]]
-    """(sku, its nine words)."""
+    products: Sequence[bytes]
+    """sku, its nine words, sku, its nine words …"""
 
 
 class RegionReader:
-    """Raises Unavailable where Redis can't be reached. It never retries: who follows the stream must notice a break."""
+    """Raises Unavailable where Redis can't be reached. It never retries: who follows the stream must notice a break.
+
+    Three connections, each shared by all who ask: one for the release, one that waits for changes, one that writes.
+    """
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self._near = _client(region.read_url)
-        self._primary = self._near if region.read_url == region.redis_url else _client(region.redis_url)
+        self._near, self._stream = Wire(region.read_url, TIMEOUT_SECONDS), Wire(region.read_url, TIMEOUT_SECONDS)
+        self._primary = Wire(region.redis_url, TIMEOUT_SECONDS)
 
-    async def close(self) -> None:
-        await self._near.aclose()
-        await self._primary.aclose()
+    def close(self) -> None:
+        for wire in (self._near, self._stream, self._primary):
+            wire.close()
 
     # Releases
 
@@ -56,111 +61,99 @@ class RegionReader:
         return await self._text(keys.BACKUP)
 
     async def _text(self, key: str) -> str | None:
-        async with self._reached():
-            found: Any = await self._near.get(key)
+        (found,) = await self._read(self._near, ("GET", key))
         return None if found is None else found.decode()
 
     async def meta(self, release_id: str) -> ReleaseMeta | None:
-        async with self._reached():
-            found = await self._near.get(keys.META.format(release=release_id))
+        (found,) = await self._read(self._near, ("GET", keys.META.format(release=release_id)))
         return None if found is None else decode_meta(found)
 
-    def lists(self, meta: ReleaseMeta) -> AsyncIterator[dict[bytes, bytes]]:
-        """Chunks of `list_field` → ranked list."""
+    def lists(self, meta: ReleaseMeta) -> AsyncIterator[Pairs]:
+        """Chunks of `list_field`, ranked list, and so on."""
         return self._buckets(keys.LISTS, meta.release_id, meta.buckets.lists)
 
-    def bodies(self, meta: ReleaseMeta) -> AsyncIterator[dict[bytes, bytes]]:
-        """Chunks of `body_field` → bundle."""
+    def bodies(self, meta: ReleaseMeta) -> AsyncIterator[Pairs]:
+        """Chunks of `body_field`, bundle, and so on."""
         return self._buckets(keys.BODIES, meta.release_id, meta.buckets.bodies)
 
-    async def _buckets(self, template: str, release_id: str, count: int) -> AsyncIterator[dict[bytes, bytes]]:
+    async def _buckets(self, template: str, release_id: str, count: int) -> AsyncIterator[Pairs]:
         for numbers in batches(range(count), BATCH_BUCKETS):
-            async with self._reached(), self._near.pipeline(transaction=False) as pipe:
-                for number in numbers:
-                    pipe.hgetall(template.format(release=release_id, bucket=number))
-                found = await pipe.execute()
-            for entries in found:
-                yield entries
+            wanted = [("HGETALL", template.format(release=release_id, bucket=number)) for number in numbers]
+            for pairs in await self._read(self._near, *wanted):
+                yield pairs
 
     # Live state
 
     async def newest_change(self) -> bytes:
         """Id of the newest entry of the delta stream; `0-0` where there is none."""
-        async with self._reached():
-            found: Any = await self._near.xrevrange(keys.DELTAS, count=1)
-        return found[0][0] if found else b"0-0"
+        (found,) = await self._read(self._stream, ("XREVRANGE", keys.DELTAS, "+", "-", "COUNT", 1))
+        return bytes(found[0][0]) if found else b"0-0"
 
     async def ages(self) -> tuple[int, int]:
-        async with self._reached():
-            stock, prices = await self._near.hmget(keys.LIVE_AGES, "stock", "prices")
+        ((stock, prices),) = await self._read(self._near, ("HMGET", keys.LIVE_AGES, "stock", "prices"))
         return int(stock or 0), int(prices or 0)
 
-    async def products(self) -> AsyncIterator[dict[bytes, bytes]]:
-        """Chunks of sku → nine words: all that is there throughout, some perhaps twice."""
-        cursor = 0
+    async def products(self) -> AsyncIterator[Pairs]:
+        """Chunks of sku, nine words, and so on: all that is there throughout, some perhaps twice."""
+        cursor = b"0"
         while True:
-            async with self._reached():
-                page: Any = await self._near.hscan(keys.LIVE, cursor, count=2_000)
-            cursor, found = page
+            ((cursor, found),) = await self._read(self._near, ("HSCAN", keys.LIVE, cursor, "COUNT", SCANNED))
             yield found
-            if cursor == 0:
+            if cursor == b"0":
                 return
 
     async def wait_for_changes(self, after: bytes) -> list[Change]:
         """What came after the entry `after`; waits up to WAIT_SECONDS. Who gets a full batch should `catch_up`."""
-        async with self._reached():
-            found: Any = await self._near.xread(
-                {keys.DELTAS: after}, count=BATCH_ENTRIES, block=int(WAIT_SECONDS * 1000)
-            )
-        return [_change(*entry) for entry in found[0][1]] if found else []
+        wait = int(WAIT_SECONDS * 1000)
+        command = ("XREAD", "COUNT", BATCH_ENTRIES, "BLOCK", wait, "STREAMS", keys.DELTAS, after)
+        (found,) = await self._read(self._stream, command)
+        return _changes(found)
 
     async def catch_up(self, after: bytes) -> tuple[bool, list[Change]]:
         """(nothing was trimmed since `after`, the next changes): both seen at one moment."""
-        async with self._reached(), self._near.pipeline(transaction=True) as pipe:
-            pipe.xrange(keys.DELTAS, count=1)
-            pipe.xread({keys.DELTAS: after}, count=BATCH_ENTRIES)
-            oldest, found = await pipe.execute()
+        *_, (oldest, found) = await self._read(
+            self._stream,
+            ("MULTI",),
+            ("XRANGE", keys.DELTAS, "-", "+", "COUNT", 1),
+            ("XREAD", "COUNT", BATCH_ENTRIES, "STREAMS", keys.DELTAS, after),
+            ("EXEC",),
+        )
         whole = not oldest or _order(oldest[0][0]) <= _order(after)
-        return whole, [_change(*entry) for entry in found[0][1]] if found else []
+        return whole, _changes(found)
 
     # Writing
 
     async def apply(self, arguments: Sequence[str | int]) -> int:
         """Run APPLY; gives how many products changed."""
         names = [keys.LIVE, keys.LIVE_AGES, keys.DELTAS]
-        async with self._reached_primary():
-            return int(await self._primary.eval(APPLY, len(names), *names, *arguments))
+        return int((await self._write(("EVAL", APPLY, len(names), *names, *arguments)))[0])
 
     async def append_events(self, events: Iterable[bytes]) -> None:
-        async with self._reached_primary(), self._primary.pipeline(transaction=True) as pipe:
-            for event in events:
-                pipe.xadd(keys.EVENTS, {"event": event}, maxlen=EVENTS_KEPT, approximate=True)
-            await pipe.execute()
+        adds = [("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event) for event in events]
+        await self._write(("MULTI",), *adds, ("EXEC",))
 
-    @asynccontextmanager
-    async def _reached(self) -> AsyncIterator[None]:
+    async def _read(self, wire: Wire, *commands: Command) -> list[Any]:
         with reached(self.region, self.region.read_url):
-            yield
+            return await wire.ask_all(commands)
 
-    @asynccontextmanager
-    async def _reached_primary(self) -> AsyncIterator[None]:
+    async def _write(self, *commands: Command) -> list[Any]:
         with reached(self.region, self.region.redis_url):
-            yield
+            return await self._primary.ask_all(commands)
 
 
-def _client(url: str) -> redis.asyncio.Redis:
-    return redis.asyncio.Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+def _changes(streams: Any) -> list[Change]:
+    """What XREAD says of the one stream that it was asked for."""
+    if not streams:
+        return []
+    return [_change(entry, pairs) for entry, pairs in streams[0][1]]
 
 
-def _change(entry: bytes, pairs: dict[bytes, bytes]) -> Change:
-    stock, prices = pairs.pop(b"").split()
-    return Change(entry, (int(stock), int(prices)), list(pairs.items()))
+def _change(entry: bytes, pairs: list[bytes]) -> Change:
+    name, ages = pairs[:2]
+    stock, prices = ages.split()
+    if name:
+        raise ValueError(f"entry {entry.decode()} of {keys.DELTAS} does not begin with its ages")
+    return Change(entry, (int(stock), int(prices)), pairs[2:])
 
 
 def _order(entry: bytes) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+from edge_service.kept import Kept
 from edge_service.region_payloads import (
     FORMAT,
     ReleaseMeta,
@@ -16,7 +17,7 @@ from edge_service.region_payloads import (
     digest_of,
     list_field,
 )
-from edge_service.region_reader import RegionReader
+from edge_service.region_reader import Pairs, RegionReader
 from tandem.bundle import Bundle, Listed
 from tandem.errors import TandemError, Unavailable
 from tandem.release import checksum
@@ -28,20 +29,54 @@ RETRY_SECONDS = 5.0
 """Pause before a release that could not be loaded whole is tried again."""
 
 
+DECODED_BYTES = 32 * 1024 * 1024
+"""What decoded lists may take, about."""
+LIST_BYTES, PLACE_BYTES = 600, 400
+"""What a decoded list takes, about, and each of its places."""
+
+
 class NotWhole(TandemError):
     """A release that the pointer names lacks entries, or has others than were sealed."""
 
 
+class Standing(NamedTuple):
+    """A place in the list of one anchor; ordered by confidence, rank, and then so that no two are the same."""
+
+    unlikely: float
+    """The confidence with a minus before it: what is more likely comes first."""
+    rank: int
+    bundle_id: str
+    anchor: str
+    listed: Listed
+
+
+class _Standings(NamedTuple):
+    places: tuple[Standing, ...]
+
+    @property
+    def size(self) -> int:
+        return LIST_BYTES + PLACE_BYTES * len(self.places)
+
+
 class Release:
-    """One release of one region: lists and bodies as they are stored, decoded when asked for."""
+    """One release of one region: lists and bodies as they are stored. Lists asked for lately are kept decoded."""
 
     def __init__(self, meta: ReleaseMeta, lists: dict[bytes, bytes], bodies: dict[bytes, bytes]) -> None:
         self.meta, self._lists, self._bodies = meta, lists, bodies
+        self._kept: Kept[tuple[str, str], _Standings] = Kept(DECODED_BYTES)
 
-    def ranked(self, segment: str, anchor: str) -> tuple[Listed, ...]:
+    def ranked(self, segment: str, anchor: str) -> tuple[Standing, ...]:
         """The anchor's bundles for the segment, or where it has none for the whole region; empty where neither has."""
-        found = self._lists.get(list_field(segment, anchor)) or self._lists.get(list_field(ALL, anchor))
-        return () if found is None else decode_list(found)
+        key = (segment, anchor)
+        kept = self._kept.get(key)
+        if kept is None:
+            found = self._lists.get(list_field(segment, anchor)) or self._lists.get(list_field(ALL, anchor))
+            places = () if found is None else decode_list(found)
+            kept = _Standings(
+                tuple([Standing(-each.confidence, n, each.bundle_id, anchor, each) for n, each in enumerate(places)])
+            )
+            self._kept.put(key, kept)
+        return kept.places
 
     def bundle(self, bundle_id: str) -> Bundle | None:
         """The bundle; None where the release has none of that id, or it is no id at all."""
@@ -126,10 +161,11 @@ async def load(reader: RegionReader, release_id: str) -> Release:
     return Release(meta, lists, bodies)
 
 
-async def _collect(chunks: AsyncIterator[dict[bytes, bytes]], kind: bytes) -> tuple[dict[bytes, bytes], int]:
+async def _collect(chunks: AsyncIterator[Pairs], kind: bytes) -> tuple[dict[bytes, bytes], int]:
     entries: dict[bytes, bytes] = {}
     digest = 0
-    async for chunk in chunks:
-        entries.update(chunk)
-        digest += sum(digest_of(kind, field, value) for field, value in chunk.items())
+    async for pairs in chunks:
+        fields, values = pairs[::2], pairs[1::2]
+        entries.update(zip(fields, values, strict=True))
+        digest += sum([digest_of(kind, field, value) for field, value in zip(fields, values, strict=True)])
     return entries, digest

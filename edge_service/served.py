@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
+from edge_service.ages import Ages, Told
 from edge_service.live import Clock, Feed, Freshness, LiveState
+from edge_service.live_table import LiveTable
 from edge_service.problems import unavailable
 from edge_service.region_reader import RegionReader
 from edge_service.releases import CurrentRelease, Release
-from tandem.offer import Live
 from tandem.regions import Region
 from tandem.segments import ALL
 from tandem.settings import Settings
 
 RESTART_SECONDS = 1.0
-CANCEL_AGAIN_SECONDS = 0.1
 
 
 class Moment(NamedTuple):
     """All that one answer is made from, taken at once: it never sees two releases."""
 
     release: Release
-    products: Mapping[str, Live]
-    freshness: Freshness
+    products: LiveTable
+    told: Told
     now: float
+
+    @property
+    def freshness(self) -> Freshness:
+        return self.told.freshness
 
 
 class ServedRegion:
@@ -35,8 +39,8 @@ class ServedRegion:
         self.live = LiveState(
             stock_limit_seconds=settings.stock_limit_seconds,
             price_limit_seconds=settings.price_limit_seconds,
-            clock=clock,
         )
+        self.ages = Ages(self.live)
         self.current = CurrentRelease(self.reader, log)
         self._feed = Feed(self.reader, self.live)
         self._clock, self._log = clock, log
@@ -47,13 +51,11 @@ class ServedRegion:
             self._tasks.append(asyncio.create_task(self._keep_on(follow)))
 
     async def stop(self) -> None:
-        """End what follows. A cancellation that the Redis client swallowed (it does, rarely) is sent again."""
-        going = set(self._tasks)
-        while going:
-            for task in going:
-                task.cancel()
-            _, going = await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
-        await self.reader.close()
+        """End what follows, and close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.reader.close()
 
     async def _keep_on(self, follow: Callable[[], Awaitable[None]]) -> None:
         """A fault nobody thought of ends neither the answers nor the following: it is reported, and tried again."""
@@ -76,8 +78,14 @@ class ServedRegion:
         release = self.current.release
         if release is None:
             raise unavailable(f"region {self.region.name} has no release yet")
-        return Moment(release, self.live.products, self.live.freshness(), self._clock())
+        now = self._clock()
+        return Moment(release, self.live.products, self.ages.at(now), now)
 
     def segment(self, asked: str, consents: Collection[str]) -> str:
         """The segment to answer for: without the consents that the region asks for, the whole region."""
-        return asked if set(self.region.consent_purposes) <= set(consents) else ALL
+        wanted = self.region.consent_purposes
+        return asked if not wanted or set(wanted) <= set(consents) else ALL
+
+    def freshness(self) -> Freshness:
+        """How old the live state is now."""
+        return self.ages.at(self._clock()).freshness

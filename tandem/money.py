@@ -53,11 +53,14 @@ def allocate(total: int, weights: Sequence[int]) -> list[int]:
     """
     if not weights:
         raise ValueError("nothing to allocate to")
-    shares = list(weights) if any(weights) else [1] * len(weights)
+    shares = weights if any(weights) else [1] * len(weights)
     whole = sum(shares)
-    parts = [total * share // whole for share in shares]
-    remainders = [total * share % whole for share in shares]
-    left = total - sum(parts)
-    for index in sorted(range(len(shares)), key=lambda i: (-remainders[i], i))[:left]:
-        parts[index] += 1
+    parts, remainders = [], []
+    for share in shares:
+        part, remainder = divmod(total * share, whole)
+        parts.append(part)
+        remainders.append(remainder)
+    if left := total - sum(parts):
+        for index in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:
+            parts[index] += 1
     return parts

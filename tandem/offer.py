@@ -10,7 +10,7 @@ from tandem.bundle import Bundle, Component, Substitute
 from tandem.money import allocate, discounted
 
 
-class Live(msgspec.Struct, frozen=True):
+class Live(msgspec.Struct, frozen=True, gc=False):
     """What is known about one product in one region right now. Prices in minor units."""
 
     stock: int | None
@@ -24,7 +24,7 @@ class Live(msgspec.Struct, frozen=True):
         return self.list_price if self.sale_price is None else self.sale_price
 
 
-class PricedComponent(msgspec.Struct, frozen=True):
+class PricedComponent(msgspec.Struct, frozen=True, gc=False):
     sku: str
     quantity: int
     unit_price: int
@@ -34,7 +34,7 @@ class PricedComponent(msgspec.Struct, frozen=True):
     substituted_for: str | None = None
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True, gc=False):
     """A bundle that can be sold now: `list_total` = `offer_total` + `discount`, in minor units."""
 
     id: str
@@ -66,74 +66,75 @@ def price(
     chosen = _choose(bundle, live_of, held, exclude)
     if chosen is None:
         return None
-    alone = [live.unit_price * component.quantity for component, _, live in chosen]  # type: ignore[operator]
-    floors = [(part.floor or 0) * component.quantity for component, part, _ in chosen]
-    parts = _parts(alone, floors, bundle.discount_bps if with_discount else 0)
-    components = tuple(
-        PricedComponent(
-            sku=part.sku,
-            quantity=component.quantity,
-            unit_price=live.unit_price,  # type: ignore[arg-type]
-            offer_price=offer_price,
-            substituted_for=None if part.sku == component.sku else component.sku,
-        )
-        for (component, part, live), offer_price in zip(chosen, parts, strict=True)
-    )
+    alone = [unit_price * part.quantity for part, _, _, unit_price, _ in chosen]
+    parts = _parts(alone, chosen, bundle.discount_bps) if with_discount and bundle.discount_bps > 0 else alone
+    list_total, offer_total = sum(alone), sum(parts)
     return Offer(
-        id=bundle.id,
-        list_total=sum(alone),
-        offer_total=sum(parts),
-        discount=sum(alone) - sum(parts),
-        sellable=min(_available(part.sku, live, held) // component.quantity for component, part, live in chosen),
-        components=components,
+        bundle.id,
+        list_total,
+        offer_total,
+        list_total - offer_total,
+        min([available // part.quantity for part, _, _, _, available in chosen]),
+        tuple(
+            [
+                PricedComponent(sku, part.quantity, unit_price, offer_price, None if sku == part.sku else part.sku)
+                for (part, sku, _, unit_price, _), offer_price in zip(chosen, parts, strict=True)
+            ]
+        ),
     )
 
 
-Part = Component | Substitute
+Chosen = tuple[Component, str, int, int, int]
+"""A component, and what is sold as it: sku, floor, unit price, how many are there beside the cart."""
 
 
-def _choose(
-    bundle: Bundle, live_of: LiveOf, cart: Mapping[str, int], exclude: Collection[str]
-) -> list[tuple[Component, Part, Live]] | None:
-    taken = {component.sku for component in bundle.components}
-    chosen: list[tuple[Component, Part, Live]] = []
+def _choose(bundle: Bundle, live_of: LiveOf, cart: Mapping[str, int], exclude: Collection[str]) -> list[Chosen] | None:
+    chosen: list[Chosen] = []
     for component in bundle.components:
-        found = _sellable(component, component.quantity, live_of, cart, exclude)
-        part: Part = component
+        found = _sellable(component, component, live_of, cart, exclude)
         if found is None:
-            for substitute in component.substitutes:
-                if substitute.sku in taken or substitute.sku in cart:
-                    continue
-                found = _sellable(substitute, component.quantity, live_of, cart, exclude)
-                if found is not None:
-                    part = substitute
-                    taken.add(substitute.sku)
-                    break
-        if found is None:
-            return None
-        chosen.append((component, part, found))
+            taken = {part.sku for part in bundle.components}.union(cart, [sku for _, sku, _, _, _ in chosen])
+            found = _stand_in(component, taken, live_of, exclude)
+            if found is None:
+                return None
+        chosen.append(found)
     return chosen
 
 
+def _stand_in(component: Component, taken: set[str], live_of: LiveOf, exclude: Collection[str]) -> Chosen | None:
+    for substitute in component.substitutes:
+        if substitute.sku not in taken:
+            found = _sellable(component, substitute, live_of, {}, exclude)
+            if found is not None:
+                return found
+    return None
+
+
 def _sellable(
-    part: Part, quantity: int, live_of: LiveOf, cart: Mapping[str, int], exclude: Collection[str]
-) -> Live | None:
-    live = None if part.sku in exclude else live_of(part.sku)
-    if live is None or live.unit_price is None or live.unit_price < max(part.floor or 0, 1):
+    component: Component,
+    part: Component | Substitute,
+    live_of: LiveOf,
+    cart: Mapping[str, int],
+    exclude: Collection[str],
+) -> Chosen | None:
+    """`part` in the place of `component`; None where it can't be sold."""
+    sku, floor = part.sku, part.floor or 0
+    live = None if sku in exclude else live_of(sku)
+    if live is None:
         return None
-    return live if _available(part.sku, live, cart) >= quantity else None
+    unit_price = live.list_price if live.sale_price is None else live.sale_price
+    if unit_price is None or unit_price < 1 or unit_price < floor:
+        return None
+    available = live.stock or 0
+    if sku in cart:
+        available -= cart[sku]
+    return (component, sku, floor, unit_price, available) if available >= component.quantity else None
 
 
-def _available(sku: str, live: Live, cart: Mapping[str, int]) -> int:
-    return (live.stock or 0) - cart.get(sku, 0)
-
-
-def _parts(alone: list[int], floors: list[int], discount_bps: int) -> list[int]:
+def _parts(alone: list[int], chosen: list[Chosen], discount_bps: int) -> list[int]:
     """Offer price of each component, none below its floor or above its price alone.
 
     What a floor keeps back is not taken from the other components: a discount only ever shrinks.
     """
-    if discount_bps <= 0:
-        return alone
     wanted = allocate(discounted(sum(alone), discount_bps), alone)
-    return [max(part, floor) for part, floor in zip(wanted, floors, strict=True)]
+    return [max(share, floor * part.quantity) for share, (part, _, floor, _, _) in zip(wanted, chosen, strict=True)]

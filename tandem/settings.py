@@ -53,6 +53,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_ttl_seconds: int = 600
     stock_limit_seconds: int = 900
     price_limit_seconds: int = 3600
+    answers_kept_bytes: int = 256 * 1024 * 1024
+    """What encoded answers may take in each edge process and region, about; those asked for lately stay."""
+    log_share: float = 0.01
+    """Of the requests, those with a line in the edge's log; failures (5xx) always have one."""
     cors_origins: str = "*"
     edge_host: str = "127.0.0.1"
     edge_port: int = 8080
@@ -63,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.log_share <= 1:
+            raise ConfigError(f"{PREFIX}LOG_SHARE must be between 0 and 1, not {self.log_share}")
         if self.spark_connect and not self.spark_connect.startswith("sc://"):
             raise ConfigError(f"{PREFIX}SPARK_CONNECT must be sc://host:port, not {self.spark_connect!r}")
 

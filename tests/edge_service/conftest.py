@@ -16,9 +16,9 @@ import anyio
 import httpx
 import pytest
 import redis
-from fastapi import FastAPI
 
 from edge_service.app import create_app
+from edge_service.hot_routes import HotRoutes
 from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.regions import ObjectStore, Region
@@ -193,7 +193,7 @@ def point_to(store: RegionStore, release_id: str) -> None:
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:
-    values: dict[str, object] = {"home": tmp_path, "quote_keys": QUOTE_KEYS, "delta_keys": DELTA_KEY}
+    values: dict[str, object] = {"home": tmp_path, "quote_keys": QUOTE_KEYS, "delta_keys": DELTA_KEY, "log_share": 1.0}
     return Settings(**(values | more))  # type: ignore[arg-type]
 
 
@@ -215,11 +215,11 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = 10) -> Non
 
 
 @asynccontextmanager
-async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(app: HotRoutes) -> AsyncIterator[httpx.AsyncClient]:
     """Ask the app without a socket, its lifespan running."""
     transport = httpx.ASGITransport(app)
     async with (
-        app.router.lifespan_context(app),
+        app.edge.running(),
         httpx.AsyncClient(transport=transport, base_url="http://edge") as client,
     ):
         yield client

@@ -1,0 +1,157 @@
+"""Load on one core and servers on the other, and what their processes' CPU says afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
+CONNECTIONS = 32
+READY_SECONDS = 60.0
+MARK = b"\n--next--\n"
+"""Between two requests in the file that load generators read."""
+SCRIPT = """
+local wanted, at = {}, 0
+function init(args)
+  local file = io.open(args[1], "rb")
+  local text = file:read("*a")
+  file:close()
+  local from = 1
+  while true do
+    local start, finish = string.find(text, "\\n--next--\\n", from, true)
+    if not start then break end
+    wanted[#wanted + 1] = string.sub(text, from, start - 1)
+    from = finish + 1
+  end
+end
+function request()
+  at = at % #wanted + 1
+  return wanted[at]
+end
+function done(summary, latency, requests)
+  io.write(string.format("requests %d seconds %f failed %d p50 %f p99 %f\\n", summary.requests,
+    summary.duration / 1e6, summary.errors.status + summary.errors.connect + summary.errors.read
+    + summary.errors.write + summary.errors.timeout, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
+"""
+
+
+class Load:
+    """Sends the requests of one file again and again, over keep-alive connections."""
+
+    def __init__(self, folder: Path, name: str, requests: Sequence[bytes]) -> None:
+        self._file = folder / f"{name}.requests"
+        self._file.write_bytes(b"".join(each + MARK for each in requests))
+        self._script = folder / "requests.lua"
+        self._script.write_text(SCRIPT, encoding="utf-8")
+
+    def run(self, port: int, seconds: float, connections: int = CONNECTIONS) -> dict[str, float]:
+        """`requests`, `seconds`, `failed`, and latencies `p50` and `p99` in ms."""
+        url = f"http://127.0.0.1:{port}"
+        if shutil.which("wrk"):
+            command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(self._script), url, "--"]
+        else:
+            command = [sys.executable, "-m", "benchmarks._edge_client", url, str(connections), str(seconds)]
+        done = subprocess.run(
+            [*command, str(self._file)], check=True, capture_output=True, text=True, preexec_fn=on_load_core
+        )
+        told = re.search(r"^requests .*", done.stdout, re.MULTILINE)
+        if told is None:
+            raise RuntimeError(f"the load generator said: {done.stdout}{done.stderr}")
+        words = told[0].split()
+        return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def generator() -> str:
+    """Which load generator is used here."""
+    return "wrk" if shutil.which("wrk") else "benchmarks/_edge_client.py (wrk is not installed)"
+
+
+def on_load_core() -> None:
+    os.sched_setaffinity(0, {LOAD_CORE})
+
+
+def on_server_core() -> None:
+    os.sched_setaffinity(0, {SERVER_CORE})
+
+
+@contextmanager
+def here_on(core: int) -> Iterator[None]:
+    """What is started inside runs on `core`."""
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, CORES)
+
+
+@contextmanager
+def served(*arguments: str, port: int, log: Path, path: str = "/") -> Iterator[int]:
+    """A server process (`python -m …`) on its core, up; gives its process id."""
+    command = [sys.executable, "-m", *arguments]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=on_server_core)
+    try:
+        _until_ready(port, path, process, log)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _until_ready(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + READY_SECONDS
+    while status(port, path) != 200:
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"the server did not come up: {log.read_text()}")
+        time.sleep(0.01)
+
+
+def status(port: int, path: str) -> int:
+    """HTTP status of a GET; 0 where nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n".encode())
+            answer = connection.recv(64)
+    except OSError:
+        return 0
+    return int(answer.split()[1]) if answer.startswith(b"HTTP/") else 0
+
+
+def processes(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    found = [pid]
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(parent) == pid:
+                found += processes(int(folder.name))
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the process and its descendants, from /proc/PID/stat."""
+    ticks = 0
+    for each in processes(pid):
+        fields = Path(f"/proc/{each}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of the largest of the process and its descendants."""
+    pages = [int(Path(f"/proc/{each}/statm").read_text(encoding="utf-8").split()[1]) for each in processes(pid)]
+    return max(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,121 @@
+"""The apps that the edge is compared with, each on the very server that Tandem runs on.
+
+`python -m benchmarks._edge_rivals NAME --port N [--redis URL] [--workers N]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+
+from benchmarks import _edge_world
+from edge_service import server
+from tandem.settings import Settings
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The least that an ASGI app can do."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"Hello, world!"})
+
+
+class Component(BaseModel):
+    sku: str
+    price: int
+    stock: int
+
+
+class Bundle(BaseModel):
+    components: list[Component]
+    list_total: int
+    sellable: int
+
+
+class Answer(BaseModel):
+    sku: str
+    bundles: list[Bundle]
+
+
+async def asked(client: redis.asyncio.Redis, sku: str) -> dict[str, Any]:
+    """GET the list, then MGET price and stock of its 18 products."""
+    names = json.loads(await client.get(f"list:{sku}") or "[]")
+    flat = [name for bundle in names for name in bundle]
+    found = await client.mget([f"price:{name}" for name in flat] + [f"stock:{name}" for name in flat])
+    prices, stocks = [int(each) for each in found[: len(flat)]], [int(each) for each in found[len(flat) :]]
+    bundles, at = [], 0
+    for bundle in names:
+        here = slice(at, at + len(bundle))
+        parts = zip(bundle, prices[here], stocks[here], strict=True)
+        bundles.append(
+            {
+                "components": [{"sku": name, "price": price, "stock": stock} for name, price, stock in parts],
+                "list_total": sum(prices[here]),
+                "sellable": min(stocks[here]),
+            }
+        )
+        at += len(bundle)
+    return {"sku": sku, "bundles": bundles}
+
+
+def reference_a(url: str) -> FastAPI:
+    """What most would write: a dict from the handler."""
+    app, client = FastAPI(), redis.asyncio.Redis.from_url(url)
+
+    @app.get("/v1/{region}/bundles/{sku}")
+    async def bundles(region: str, sku: str) -> dict[str, Any]:
+        return await asked(client, sku)
+
+    return app
+
+
+def reference_b(url: str) -> FastAPI:
+    """The same with a response model, and orjson as the encoder."""
+    import orjson
+
+    app, client = FastAPI(), redis.asyncio.Redis.from_url(url)
+
+    @app.get("/v1/{region}/bundles/{sku}", response_model=Answer)
+    async def bundles(region: str, sku: str) -> Response:
+        answer = Answer.model_validate(await asked(client, sku))
+        return Response(orjson.dumps(answer.model_dump()), media_type="application/json")
+
+    return app
+
+
+def tandem(url: str, home: str) -> Any:
+    settings = Settings(home=Path(home), quote_keys="k1:0123456789abcdef0123", delta_keys="a-key-for-deltas")
+    return server.load(settings, [_edge_world.region_at(url)])
+
+
+def made(name: str, url: str, home: str) -> Any:
+    """The app called `name`."""
+    apps: dict[str, Any] = {
+        "hello": lambda: hello,
+        "a": lambda: reference_a(url),
+        "b": lambda: reference_b(url),
+        "tandem": lambda: tandem(url, home),
+    }
+    return apps[name]()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=["hello", "a", "b", "tandem"])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--redis", default="")
+    parser.add_argument("--home", default=".tandem")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    server.serve(partial(made, options.name, options.redis, options.home), "127.0.0.1", options.port, options.workers)
+
+
+if __name__ == "__main__":
+    main()

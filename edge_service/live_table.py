@@ -1,0 +1,112 @@
+"""Stock and prices of every product of a region in arrays: 130 bytes a product, and what changed since when."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from copy import copy
+
+from tandem.offer import Live
+
+SHARDS = 4_096
+"""Small maps instead of one: their numbers stay below 257 up to a million products, and Python keeps those once."""
+MARKS = 1 << 20
+"""Places that changes are marked at. Two products may share one: then a change of either counts for both."""
+NOTHING = -1
+"""In an array: no value. Amounts are never negative."""
+
+
+class LiveTable:
+    """What is known about every product. `version` grows with each entry of the feed that is taken in."""
+
+    def __init__(self) -> None:
+        self._shards = tuple(_Shard() for _ in range(SHARDS))
+        self._marks = array("Q", bytes(8 * MARKS))
+        self.version = 0
+
+    def __len__(self) -> int:
+        return sum(len(shard.numbers) for shard in self._shards)
+
+    def __bool__(self) -> bool:
+        return any(shard.numbers for shard in self._shards)
+
+    def copy(self) -> LiveTable:
+        """One that changes apart from this one."""
+        other = copy(self)
+        other._shards, other._marks = tuple(shard.copy() for shard in self._shards), self._marks[:]
+        return other
+
+    def get(self, sku: str) -> Live | None:
+        """What is known of a product right now; None: nothing ever was."""
+        shard = self._shards[hash(sku) % SHARDS]
+        number = shard.numbers.get(sku)
+        if number is None:
+            return None
+        stock, list_price, sale_price = shard.stock[number], shard.list_price[number], shard.sale_price[number]
+        return Live(
+            None if stock < 0 else stock, None if list_price < 0 else list_price, None if sale_price < 0 else sale_price
+        )
+
+    def keep_all(self, pairs: Sequence[bytes]) -> None:
+        """As `keep`, for sku, nine words, sku, nine words …"""
+        keep, each = self.keep, iter(pairs)
+        for sku in each:
+            keep(sku, next(each))
+
+    def keep(self, sku: bytes, words: bytes) -> None:
+        """Put one product's nine words in place; what Redis was never told (it may have been emptied) stays as it was.
+
+        Raises ValueError for anything else than nine words.
+        """
+        name = sku.decode()
+        stock, stock_told, stock_at, price, price_told, price_at, sale, sale_told, sale_at = words.split()
+        place = hash(name)
+        shard = self._shards[place % SHARDS]
+        number = shard.numbers.get(name)
+        if number is None:
+            number = shard.add(name)
+        if stock != b"-":
+            shard.stock[number] = int(stock)
+        elif not stock_told == stock_at == b"0":
+            shard.stock[number] = NOTHING
+        if price != b"-":
+            shard.list_price[number] = int(price)
+        elif not price_told == price_at == b"0":
+            shard.list_price[number] = NOTHING
+        if sale != b"-":
+            shard.sale_price[number] = int(sale)
+        elif not sale_told == sale_at == b"0":
+            shard.sale_price[number] = NOTHING
+        self._marks[place % MARKS] = self.version
+
+    @property
+    def marks(self) -> Callable[[int], int]:
+        """Gives for a `mark_of` a product the version at which it changed last."""
+        return self._marks.__getitem__
+
+
+def mark_of(sku: str) -> int:
+    """Where a product's changes are marked; may be one that nothing is known about yet."""
+    return hash(sku) % MARKS
+
+
+class _Shard:
+    """Some of the products, each with its number, and their values by number."""
+
+    __slots__ = ("list_price", "numbers", "sale_price", "stock")
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.stock, self.list_price, self.sale_price = array("q"), array("q"), array("q")
+
+    def add(self, sku: str) -> int:
+        self.numbers[sku] = number = len(self.numbers)
+        for values in (self.stock, self.list_price, self.sale_price):
+            values.append(NOTHING)
+        return number
+
+    def copy(self) -> _Shard:
+        other = _Shard()
+        other.numbers = dict(self.numbers)
+        other.stock, other.list_price, other.sale_price = self.stock[:], self.list_price[:], self.sale_price[:]
+        return other
