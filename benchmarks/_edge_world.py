@@ -11,7 +11,7 @@ from itertools import accumulate
 import redis
 
 from edge_service.region_payloads import Buckets
-from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta
+from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta, batches
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
 from tandem.regions import ObjectStore, Region
 from tandem.release import checksum
@@ -20,6 +20,8 @@ RELEASE = "20260105-0123456789ab"
 PLACES = 8
 """Bundles in an anchor's list; an answer shows the first six that can be sold."""
 SHOWN = 6
+STEPS = (1, 97, 8_191)
+"""How far apart the products of a bundle are."""
 SEED = 5
 
 
@@ -52,22 +54,24 @@ def price_of(number: int) -> int:
     return 199 + number * 37 % 2_800
 
 
-def lists(anchors: int) -> Iterator[tuple[AnchorList, list[Bundle]]]:
-    """Each anchor with its list and the bundles in it: the anchor with two companions each."""
+def lists(anchors: int) -> Iterator[tuple[AnchorList, list[Bundle], list[Bundle]]]:
+    """Each anchor with its list, the bundles in it, and those of them that no anchor after it brings again.
+
+    A bundle of three products stands in the lists of all three.
+    """
     for number in range(anchors):
-        others = [(number + 1 + n * 97) % anchors for n in range(2 * PLACES)]
-        bundles = [bundle_of((number, *others[2 * n : 2 * n + 2]), anchors) for n in range(PLACES)]
-        places = tuple(Listed(each.id, (9_000 - 400 * n) / 10_000, "region") for n, each in enumerate(bundles))
-        yield AnchorList("*", sku(number), places), bundles
+        starts = [(number - back * step, step) for step in STEPS for back in range(3)][:PLACES]
+        held = [bundle_of(tuple((start + n * step) % anchors for n in range(3)), anchors) for start, step in starts]
+        places = tuple(Listed(each.id, (9_000 - 400 * n) / 10_000, "region") for n, each in enumerate(held))
+        yield AnchorList("*", sku(number), places), held, held[::3]
 
 
 def publish(region: Region, anchors: int) -> None:
     """A release of `anchors` lists, sealed and current, and live state of as many products, well stocked."""
     with RegionStore(region) as store:
-        store.begin(RELEASE, Buckets.of(max(1, anchors // 2_500), anchors, anchors * PLACES))
-        made = lists(anchors)
-        while some := [pair for _, pair in zip(range(2_000), made, strict=False)]:
-            store.stage(RELEASE, (each for _, bundles in some for each in bundles), (each for each, _ in some))
+        store.begin(RELEASE, Buckets.of(max(1, anchors // 2_500), anchors, anchors * len(STEPS)))
+        for some in batches(lists(anchors), 20_000):
+            store.stage(RELEASE, (each for _, _, own in some for each in own), (each for each, _, _ in some))
         staged = store.verify(RELEASE)
         store.seal(
             RELEASE,
@@ -94,7 +98,7 @@ def seed(store: RegionStore, products: int) -> None:
 def publish_plain(client: redis.Redis, anchors: int) -> None:
     """The same for the references: a JSON list of product names a key, and a key for each price and each stock."""
     with client.pipeline(transaction=False) as pipe:
-        for each, bundles in lists(anchors):
+        for each, bundles, _ in lists(anchors):
             names = [[part.sku for part in bundle.components] for bundle in bundles[:SHOWN]]
             pipe.set(f"list:{each.anchor}", json.dumps(names))
             number = int(each.anchor) - 1_000_000

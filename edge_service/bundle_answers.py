@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from sys import intern
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,15 +17,16 @@ from edge_service.offering import Signing, first, matched, merged, offered, pric
 from edge_service.releases import Release
 from edge_service.served import Moment
 from tandem.bundle import Listed
-from tandem.offer import Live, Offer
+from tandem.offer import Live, Offer, Part, restocked
 from tandem.quote import nonce
 
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
-ANSWER_BYTES, PLACE_BYTES = 1_600, 1_200
+ANSWER_BYTES, PLACE_BYTES = 1_800, 1_500
 """What a kept answer takes in memory, about, and each place of its list."""
 NEVER = -1
+SELLABLE = b'"sellable":'
 UNQUOTED = b',"quote":null}'
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""
@@ -42,48 +45,68 @@ class Question(NamedTuple):
 class _Place:
     """One place of a product's list, as it was priced last."""
 
-    __slots__ = ("_prices", "_until", "_version", "content", "listed", "marks", "quote", "text")
+    __slots__ = ("_parts", "_prices", "_until", "_version", "content", "listed", "marks", "quote", "tag", "text")
 
     def __init__(self, listed: Listed) -> None:
         self.listed = listed
         self.content = ""
         """Empty: it can't be sold now."""
-        self.text = self.quote = b""
+        self.text = self.quote = self.tag = b""
         self.marks: tuple[int, ...] = ()
+        self._parts: tuple[Part, ...] = ()
+        """Empty where a substitute stands in."""
         self._version = NEVER
         self._prices: tuple[int | str | None, ...] = ()
         self._until = 0
 
     def forget(self) -> None:
-        self._version = NEVER
+        self._version, self._parts = NEVER, ()
 
     def now(self, moment: Moment, segment: str, signing: Signing) -> _Place | None:
         """Itself if it can be sold now; priced anew only where a product that it looked at has changed."""
-        if self._changed(moment):
+        expired = bool(self.content) and moment.now >= self._until
+        if expired or (self._changed(moment.products) and not self._restocked(moment)):
             self._price(moment, segment, signing)
         return self if self.content else None
 
-    def _changed(self, moment: Moment) -> bool:
-        changed, version = moment.products.marks, self._version
+    def _changed(self, products: LiveTable) -> bool:
+        changed, version = products.marks, self._version
         for mark in self.marks:
             if changed(mark) > version:
                 return True
-        return version == NEVER or (bool(self.content) and moment.now >= self._until)
+        return version == NEVER
+
+    def _restocked(self, moment: Moment) -> bool:
+        """Whether stock alone had changed, and is told now."""
+        sellable = restocked(self._parts, moment.products.get)
+        if sellable is None:
+            return False
+        before, name, after = self.text.partition(SELLABLE)
+        self._tell(b"%b%b%d%b" % (before, name, sellable, after[after.index(b",") :]), moment)
+        return True
 
     def _price(self, moment: Moment, segment: str, signing: Signing) -> None:
         get, looked_at = moment.products.get, []
 
         def live_of(sku: str) -> Live | None:
-            looked_at.append(mark_of(sku))
+            looked_at.append(sku)
             return get(sku)
 
-        self._version = moment.products.version
         here = priced(moment, self.listed, live_of)
-        self.marks = tuple(looked_at)
-        self.content = "" if here is None else here.content
+        marks = tuple(map(mark_of, looked_at))
+        self.marks = self.marks if marks == self.marks else marks
+        self._version = moment.products.version
+        self.content, self._parts = "", ()
         if here is not None:
-            self.text = _encode(offered(here, moment.release.meta.currency, None))[: -len(UNQUOTED)]
+            self.content = here.content
+            if here.content == here.bundle.id:
+                self._parts = tuple([Part(intern(c.sku), c.quantity, c.unit_price) for c in here.offer.components])
+            self._tell(_encode(offered(here, moment.release.meta.currency, None))[: -len(UNQUOTED)], moment)
             self._sign(here.offer, moment, segment, signing)
+
+    def _tell(self, text: bytes, moment: Moment) -> None:
+        self._version = moment.products.version
+        self.text, self.tag = text, hashlib.blake2b(text, digest_size=12).digest()
 
     def _sign(self, offer: Offer, moment: Moment, segment: str, signing: Signing) -> None:
         """A quote stays as long as what it promises does; stock is no part of it."""
@@ -97,7 +120,7 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_bundles", "_discounts", "_head", "_look", "_places", "_products", "_question", "_signing", "_until",
+        "_bundles", "_discounts", "_head", "_look", "_looks", "_places", "_products", "_question", "_signing", "_until",
         "_version", "etag", "labels", "size",
     )  # fmt: skip
 
@@ -106,6 +129,7 @@ class BundlesAnswer:
         self._places = [_Place(each.listed) for each in moment.release.ranked(question.segment, question.sku)]
         self.size = ANSWER_BYTES + PLACE_BYTES * len(self._places)
         self._products: LiveTable | None = None
+        self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
         self._discounts = True
         self._version = NEVER
@@ -148,14 +172,14 @@ class BundlesAnswer:
         self._version, self._until = moment.products.version, signing.same_until(moment.now)
         shown = first(self._places, lambda place: place.now(moment, question.segment, signing), question.limit)
         level = matched(shown, [place.listed for place in self._places])
-        self._look = tuple({mark for place in self._places for mark in place.marks})
+        looks = [place.marks for place in self._places]
+        if looks != self._looks:
+            self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
+        self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._bundles = bundles([each for place in shown for each in (place.text, place.quote)], 2)
-        self.labels = (moment.release.meta.region, level, str(not shown).lower())
-        digest = hashlib.blake2b(self._head, digest_size=12)
-        for each in self._bundles:
-            digest.update(each)
-        self.etag = b'W/"' + digest.hexdigest().encode()
+        told = b"".join((self._head, b"%d" % self._until, *[place.tag for place in shown]))
+        self.etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
 class BundlesBook:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -82,6 +83,29 @@ def price(
             ]
         ),
     )
+
+
+class Part(NamedTuple):
+    """One component of an offer without substitutes and without a cart."""
+
+    sku: str
+    quantity: int
+    unit_price: int
+
+
+def restocked(parts: Iterable[Part], live_of: LiveOf) -> int | None:
+    """What `sellable` is now, where nothing else of the offer has changed; None: it has to be priced anew."""
+    sellable: int | None = None
+    for sku, quantity, unit_price in parts:
+        live = live_of(sku)
+        if live is None or live.unit_price != unit_price:
+            return None
+        left = (live.stock or 0) // quantity
+        if left < 1:
+            return None
+        if sellable is None or left < sellable:
+            sellable = left
+    return sellable
 
 
 Chosen = tuple[Component, str, int, int, int]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.bundle import Bundle, Component, Substitute
-from tandem.offer import Live, Offer, price
+from tandem.offer import Live, Offer, Part, price, restocked
 
 SKUS = ["a", "b", "c", "d", "e", "f", "g"]
 floors = st.none() | st.integers(0, 60)
@@ -135,6 +136,22 @@ def test_whatever_is_offered_holds_the_rules_that_never_break(
         stock = live[part.sku].stock
         assert stock is not None
         assert cart.get(part.sku, 0) + offer.sellable * part.quantity <= stock
+
+
+@settings(max_examples=300, deadline=None)
+@given(bundles(), lives, lives)
+def test_an_offer_of_which_stock_alone_changed_is_told_as_if_priced_anew(
+    bundle: Bundle, live: dict[str, Live], later: dict[str, Live]
+) -> None:
+    offer = price(bundle, live.get)
+    if offer is None or any(part.substituted_for for part in offer.components):
+        return
+    for stocks_alone in (True, False):
+        now = {sku: msgspec.structs.replace(live[sku], stock=each.stock) for sku, each in later.items() if sku in live}
+        now = live | now if stocks_alone else later
+        sellable = restocked([Part(c.sku, c.quantity, c.unit_price) for c in offer.components], now.get)
+        if sellable is not None:
+            assert price(bundle, now.get) == msgspec.structs.replace(offer, sellable=sellable)
 
 
 PAIR = Bundle("pair", (Component("a", 1), Component("b", 2)), 1_000, 10, 2.0)
