@@ -1,6 +1,6 @@
-"""A load generator for machines without wrk: keep-alive connections, one request under way on each.
+"""A load generator: keep-alive connections, one request under way on each; at full speed, or at a steady rate.
 
-`python -m benchmarks._edge_client URL CONNECTIONS SECONDS FILE`
+`python -m benchmarks._edge_client URL CONNECTIONS SECONDS FILE [REQUESTS_A_SECOND]`
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
-    """Sends the next request as soon as an answer is whole."""
+    """Sends the next request as soon as an answer is whole, or `every` so many seconds."""
 
-    def __init__(self, requests: list[bytes], first: int, latencies: list[float], failed: list[int]) -> None:
+    def __init__(
+        self, requests: list[bytes], first: int, latencies: list[float], failed: list[int], every: float
+    ) -> None:
         self._requests, self._at = requests, first
-        self._latencies, self._failed = latencies, failed
+        self._latencies, self._failed, self._every = latencies, failed, every
         self._received = b""
         self._sent = 0.0
 
@@ -42,20 +44,24 @@ class Connection(asyncio.Protocol):
         if not gap or (length is not None and len(body) < int(length[1])):
             return
         self._failed[0] += not head.startswith(b"HTTP/1.1 2")
-        self._latencies.append(time.perf_counter() - self._sent)
+        taken = time.perf_counter() - self._sent
+        self._latencies.append(taken)
         self._received = b""
-        self._send()
+        if self._every:
+            asyncio.get_running_loop().call_later(max(0.0, self._every - taken), self._send)
+        else:
+            self._send()
 
 
-async def run(url: str, connections: int, seconds: float, requests: list[bytes]) -> str:
+async def run(url: str, connections: int, seconds: float, requests: list[bytes], rate: float) -> str:
     latencies: list[float] = []
     failed = [0]
     address = urlsplit(url)
-    loop = asyncio.get_running_loop()
+    loop, every = asyncio.get_running_loop(), connections / rate if rate else 0.0
     for number in range(connections):
         first = number * len(requests) // connections
         await loop.create_connection(
-            lambda first=first: Connection(requests, first, latencies, failed), address.hostname, address.port
+            lambda first=first: Connection(requests, first, latencies, failed, every), address.hostname, address.port
         )
     started = time.perf_counter()
     await asyncio.sleep(seconds)
@@ -65,9 +71,9 @@ async def run(url: str, connections: int, seconds: float, requests: list[bytes])
 
 
 def main() -> None:
-    url, connections, seconds, file = sys.argv[1:]
+    url, connections, seconds, file, *rate = sys.argv[1:]
     requests = Path(file).read_bytes().split(MARK)[:-1]
-    print(asyncio.run(run(url, int(connections), float(seconds), requests)))
+    print(asyncio.run(run(url, int(connections), float(seconds), requests, float(rate[0]) if rate else 0.0)))
 
 
 if __name__ == "__main__":

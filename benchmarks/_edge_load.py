@@ -55,21 +55,35 @@ class Load:
         self._script = folder / "requests.lua"
         self._script.write_text(SCRIPT, encoding="utf-8")
 
-    def run(self, port: int, seconds: float, connections: int = CONNECTIONS) -> dict[str, float]:
-        """`requests`, `seconds`, `failed`, and latencies `p50` and `p99` in ms."""
-        url = f"http://127.0.0.1:{port}"
-        if shutil.which("wrk"):
-            command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(self._script), url, "--"]
-        else:
-            command = [sys.executable, "-m", "benchmarks._edge_client", url, str(connections), str(seconds)]
-        done = subprocess.run(
-            [*command, str(self._file)], check=True, capture_output=True, text=True, preexec_fn=on_load_core
-        )
-        told = re.search(r"^requests .*", done.stdout, re.MULTILINE)
-        if told is None:
-            raise RuntimeError(f"the load generator said: {done.stdout}{done.stderr}")
-        words = told[0].split()
+    def run(self, port: int, seconds: float, connections: int = CONNECTIONS, a_second: float = 0.0) -> dict[str, float]:
+        """`requests`, `seconds`, `failed`, latencies `p50` and `p99` in ms; at full speed, or so many `a_second`."""
+        with self.running(port, seconds, connections, a_second) as process:
+            told = process.communicate()[0]
+        found = re.search(r"^requests .*", told, re.MULTILINE)
+        if found is None:
+            raise RuntimeError(f"the load generator said: {told}")
+        words = found[0].split()
         return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+    @contextmanager
+    def running(
+        self, port: int, seconds: float, connections: int, a_second: float = 0.0
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The load as a process, ended at the end if it is not through by then."""
+        url = f"http://127.0.0.1:{port}"
+        if shutil.which("wrk") and not a_second:
+            given = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(self._script), url, "--"]
+            command = [*given, str(self._file)]
+        else:
+            given = [sys.executable, "-m", "benchmarks._edge_client", url, str(connections), str(seconds)]
+            command = [*given, str(self._file), str(a_second)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, preexec_fn=on_load_core)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
 
 def generator() -> str:
@@ -155,3 +169,8 @@ def resident_mb(pid: int) -> float:
     """Resident memory of the largest of the process and its descendants."""
     pages = [int(Path(f"/proc/{each}/statm").read_text(encoding="utf-8").split()[1]) for each in processes(pid)]
     return max(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def own_resident_mb() -> float:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

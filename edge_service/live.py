@@ -96,6 +96,10 @@ class Feed:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
+    async def catch_up(self) -> bool:
+        """Bring in all that the stream has, from where this feed stands; False where a part of it was trimmed."""
+        return await self._caught_up(self._state.products)
+
     async def _snapshot(self) -> None:
         """Take everything anew, beside what is served, and put it in place when it has caught up with the stream.
 
@@ -117,7 +121,7 @@ class Feed:
             changes = await self._reader.wait_for_changes(self._at)
             if len(changes) < BATCH_ENTRIES:
                 self._take(self._state.products, changes)
-            elif not await self._caught_up(self._state.products):
+            elif not await self.catch_up():
                 await self._snapshot()
 
     async def _caught_up(self, products: LiveTable) -> bool:
