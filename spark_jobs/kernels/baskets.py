@@ -11,24 +11,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spark_jobs.kernels.cells import Cell, Ints, Offsets
+from spark_jobs.kernels.prefetch import prefetch
 
 Longs = NDArray[np.int64]
 Shorts = NDArray[np.int16]
 Flags = NDArray[np.bool_]
 
-WALK = np.dtype(
-    [
-        ("start", np.int64),
-        ("weight", np.int64),
-        ("lines", np.int32),
-        ("owner", np.int32),
-        ("crossing", np.int32),
-        ("timed", np.int32),
-    ]
-)
-"""An order: where its lines begin in `Baskets.items`, what it adds to a decayed count, how many lines it has, the
-number of its customer in its cell (an order without a customer has one of its own), its place in
-`Baskets.crossing_orders` (-1 where its customer has one cell), and whether its lines have two times or more."""
+WALK = np.dtype([("weight", np.int64), ("owner", np.int32), ("crossing", np.int32), ("timed", np.int32)], align=True)
+"""An order: what it adds to a decayed count, the number of its customer in its cell (an order without a customer has
+one of its own), its place in `Baskets.crossing_orders` (-1 where its customer has one cell), and whether its lines have
+two times or more."""
+AHEAD = 16
+"""Orders that are fetched before they are copied."""
 NOBODY = np.iinfo(np.int32).max
 """As k of a level: no pair has so many customers, the level is not asked for."""
 
@@ -69,6 +63,8 @@ class Baskets:
     """Shape (items): orders that hold each item, falling."""
     walk: np.ndarray
     """Shape (orders): rows of WALK."""
+    starts: Offsets
+    """Shape (orders + 1): where each order's items begin in `items`."""
     items: Ints
     moments: Shorts
     """Shape (lines) as `items`, or empty where no order has two times."""
@@ -110,7 +106,9 @@ class Baskets:
 
     def item_counts(self) -> tuple[Ints, Longs]:
         """Shape (levels, items) each: orders that hold the item, and their weights."""
-        orders, weights = _item_counts(self.walk, self.items, self.cell, len(self.cell_region), len(self.skus))
+        orders, weights = _item_counts(
+            self.starts, self.walk, self.items, self.cell, len(self.cell_region), len(self.skus)
+        )
         return self.level_sums(orders), self.level_sums(weights)
 
 
@@ -121,25 +119,22 @@ def arrange(orders: Orders, cell_region: Shorts, regions: int) -> Baskets:
     people = int(customer.max(initial=-1)) + 1
     customer[alone] = people + np.arange(int(alone.sum()))
     people += int(alone.sum())
-    key = orders.cell.astype(np.int64) * max(people, 1) + customer
-    by_owner = np.argsort(key, kind="stable")
-    key = key[by_owner]
-    first = np.diff(key, prepend=-1) != 0
+    by_owner = _sorted_by(orders.cell, len(cell_region), _sorted_by(customer, people, np.arange(len(customer))))
+    cell, customer = orders.cell[by_owner], customer[by_owner]
+    first = (np.diff(cell, prepend=-1) != 0) | (np.diff(customer, prepend=-1) != 0)
     item_orders, number, old = by_popularity(orders)
     walk = np.empty(len(by_owner), WALK)
     walk["weight"] = orders.weight[by_owner]
     walk["owner"] = np.cumsum(first) - 1
-    walk["lines"] = np.diff(orders.starts)[by_owner]
-    walk["start"] = np.cumsum(walk["lines"]) - walk["lines"]
-    items, moments = _gathered(walk, by_owner, orders.starts, orders.items, orders.moments, number)
-    cell = orders.cell[by_owner]
-    walk["crossing"], crossing, person, twice = _crossing(customer[by_owner], cell, first, cell_region, regions, people)
+    starts, items, moments = _gathered(walk, by_owner, orders.starts, orders.items, orders.moments, number)
+    walk["crossing"], crossing, person, twice = _crossing(customer, cell, first, cell_region, regions, people)
     skus = orders.skus.take(pa.array(old))
     return Baskets(
         skus=skus,
         sku_place=places(skus),
         item_orders=item_orders,
         walk=walk,
+        starts=starts,
         items=items,
         moments=moments,
         cell=cell,
@@ -200,32 +195,51 @@ def _crossing(
 
 
 @njit(cache=True)
-def _gathered(walk, by_owner, starts, items, moments, number):  # type: ignore[no-untyped-def]
-    """Lines in the order of `walk`, items renumbered; sets `timed`."""
-    new_items = np.empty(len(items), np.int32)
-    new_moments = np.empty(len(moments), np.int16)
-    for place in range(len(walk)):
-        order = walk[place]
-        order.timed = 0
-        begin = starts[by_owner[place]]
-        for line in range(order.lines):
-            new_items[order.start + line] = number[items[begin + line]]
-        if len(moments):
-            for line in range(order.lines):
-                moment = moments[begin + line]
-                new_moments[order.start + line] = moment
-                if moment > 0:
-                    order.timed = 1
-    return new_items, new_moments
+def _sorted_by(key, keys, among):  # type: ignore[no-untyped-def]
+    """`among` by their `key`, below `keys`; what has the same stays in its order. A counting sort (Seward 1954)."""
+    begins = np.zeros(keys + 1, np.int64)
+    for one in among:
+        begins[key[one] + 1] += 1
+    begins = np.cumsum(begins)
+    found = np.empty_like(among)
+    for one in among:
+        found[begins[key[one]]] = one
+        begins[key[one]] += 1
+    return found
 
 
 @njit(cache=True)
-def _item_counts(walk, items, cell, cells, skus):  # type: ignore[no-untyped-def]
+def _gathered(walk, by_owner, starts, items, moments, number):  # type: ignore[no-untyped-def]
+    """Orders as `by_owner` has them, items renumbered: starts, items and moments; sets `timed`."""
+    new_starts = np.empty(len(walk) + 1, np.int64)
+    new_items = np.empty(len(items), np.int32)
+    new_moments = np.empty(len(moments), np.int16)
+    new_starts[0] = 0
+    for place in range(len(walk)):
+        if place + 2 * AHEAD < len(walk):
+            prefetch(starts, by_owner[place + 2 * AHEAD])
+            prefetch(items, starts[by_owner[place + AHEAD]])
+        walk[place].timed = 0
+        begin, new = starts[by_owner[place]], new_starts[place]
+        lines = starts[by_owner[place] + 1] - begin
+        for line in range(lines):
+            new_items[new + line] = number[items[begin + line]]
+        if len(moments):
+            for line in range(lines):
+                new_moments[new + line] = moments[begin + line]
+                if moments[begin + line] > 0:
+                    walk[place].timed = 1
+        new_starts[place + 1] = new + lines
+    return new_starts, new_items, new_moments
+
+
+@njit(cache=True)
+def _item_counts(starts, walk, items, cell, cells, skus):  # type: ignore[no-untyped-def]
     orders = np.zeros((cells, skus), np.int32)
     weights = np.zeros((cells, skus), np.int64)
-    for place in range(len(walk)):
-        order, here = walk[place], cell[place]
-        for line in range(order.start, order.start + order.lines):
+    for order in range(len(walk)):
+        here, weight = cell[order], walk[order].weight
+        for line in range(starts[order], starts[order + 1]):
             orders[here, items[line]] += 1
-            weights[here, items[line]] += order.weight
+            weights[here, items[line]] += weight
     return orders, weights

@@ -45,9 +45,9 @@ def persons(baskets: Baskets) -> Longs:
 def cut(baskets: Baskets, orders: NDArray[np.intp], person: Longs) -> Cell:
     """The cell of `orders` (numbers in `baskets`), customers told apart by `person`."""
     orders = orders[np.argsort(person[orders], kind="stable")]
-    sizes = baskets.walk["lines"][orders].astype(np.int64)
+    sizes = np.diff(baskets.starts)[orders]
     starts = _starts(sizes)
-    lines = np.repeat(baskets.walk["start"][orders] - starts[:-1], sizes) + np.arange(starts[-1])
+    lines = np.repeat(baskets.starts[orders] - starts[:-1], sizes) + np.arange(starts[-1])
     place = baskets.sku_place[baskets.items[lines]]
     held = np.bincount(place, minlength=len(baskets.skus))
     number = np.cumsum(held > 0) - 1

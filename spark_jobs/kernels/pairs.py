@@ -1,22 +1,26 @@
-"""Exact pair counts at every level in one pass: orders, customers, decayed orders, and which of the two came first.
+"""Exact pair counts at every level: orders, customers, decayed orders, and which of the two came first.
 
-For each anchor the orders that hold it are walked, cell by cell (a cell is a segment of a region), and each item met
-there is counted in a record of its own. A cell's records are added to its region's when the cell ends, and a region's
-to everything's when the region ends; at each end the best companions of the anchor are chosen. Orders of a cell stand
-together, and in them those of one customer, so the owner last seen with an item tells whether this is a new one.
-A customer of several cells is counted once in each; what that is too much further up is taken off there.
+For each anchor the orders that hold it are walked twice. The first walk counts in how many each item is met, 4 bytes
+an item. Few are met in as many orders as a level asks for customers (at a million orders and k = 5 one pair in
+twenty); these alone are counted in the second walk, cell by cell (a cell is a segment of a region), each in a record
+of its own. A cell's records are added to its region's when the cell ends, and a region's to everything's when the
+region ends; at each end the best companions of the anchor are chosen. Orders of a cell stand together, and in them
+those of one customer, so the owner last seen with an item tells whether this is a new one. A customer of several cells
+is counted once in each; what that is too much further up is taken off there.
 
-Time: pair increments, and distinct pairs of each cell. Memory: 96 bytes an item for records, 4 an item and level,
-12 an order of the anchors counted, 44 a pair given; the baskets themselves are 4 bytes a line and 26 an order.
+Time: pair increments. Memory: 110 bytes an item for records, 4 an item and level, 4 an order of the anchors counted,
+44 a pair given; the baskets themselves are 4 bytes a line and 34 an order.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels.baskets import NOBODY, Baskets, Longs, Orders, by_popularity, from_cell, places
+from spark_jobs.kernels.baskets import NOBODY, Baskets, Flags, Longs, Orders, Shorts, by_popularity, from_cell, places
 from spark_jobs.kernels.cells import Cell, Ints, Offsets
 from spark_jobs.kernels.prefetch import prefetch
 
@@ -25,7 +29,7 @@ Pairs = tuple[Ints, Ints, Ints, Ints, Floats]
 """anchor, companion (item numbers), orders both, customers both, score: one entry per pair, best companion first."""
 
 RECORD = np.dtype([("orders", "i4"), ("customers", "i4"), ("seen", "i4"), ("spare", "i4"), ("decayed", "i8")])
-"""What is counted of one companion: one random access finds it all. The order of purchase, which few orders tell, is
+"""What is counted of one companion: one access finds it all. The order of purchase, which few orders tell, is
 counted beside it: before and after, in `sides`."""
 
 FOUND = np.dtype(
@@ -52,6 +56,58 @@ AHEAD = 12
 """Orders that are fetched before they are walked."""
 CELL, REGION, ALL = 0, 1, 2
 BEFORE, AFTER = 0, 1
+ROOM = 4
+"""Times `top`: candidates that are kept before the best of them are chosen."""
+ORDERS_SHIFT, LAST_PLACE = 32, 2**31 - 1
+"""A companion as one number, the greater the better: its orders above its SKU's place, counted from the last one."""
+
+
+class _Walked(NamedTuple):
+    """What counting reads: `Baskets`, and the orders of each anchor, rising."""
+
+    starts: Offsets
+    walk: np.ndarray
+    items: Ints
+    moments: Shorts
+    cell: Shorts
+    cell_region: Shorts
+    crossing_orders: Ints
+    crossing_person: Ints
+    twice_in_region: Flags
+    sku_place: Ints
+    held: Ints
+    """Shape (levels, items): orders that hold each item."""
+    damped: Floats
+    """By orders that hold an item: what a companion's orders are multiplied by."""
+    anchors: Ints
+    begins: Offsets
+    """Shape (anchors + 1): where each anchor's orders begin in `own`."""
+    own: Ints
+
+
+class _Marks(NamedTuple):
+    """What is written down while one anchor is counted; all of it is cleared for the next one."""
+
+    slots: Ints
+    """Shape (items): orders in which each was met; then one more than its place in `near`, 0 where it has none."""
+    near: Ints
+    """The items that were met; then those of them that are met often enough."""
+    here: Ints
+    """The places in `near` of an order's items."""
+    records: np.ndarray
+    """Shape (layers, places in `near`): rows of RECORD."""
+    sides: Ints
+    """Shape (layers, places, before and after), or no places where no order has two times."""
+    met: Ints
+    """Shape (layers, places): the places whose records are not empty."""
+    touched: Longs
+    """Shape (layers): how many these are."""
+    crossing: Ints
+    """Those of the anchor's orders whose customers have several cells, by their places in `crossing_orders`."""
+    stamps: Longs
+    stamped: Ints
+    heap_value: Floats
+    heap_slot: Ints
 
 
 def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0, blocks: int = 1) -> np.ndarray:
@@ -61,12 +117,8 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
     a level and anchor stand together, best first; ties go to the lower SKU. A level whose k is NOBODY is not given.
     """
     held, _ = baskets.item_counts()
-    highest = int(held.max(initial=0))
-    damped = np.concatenate(([0.0], np.arange(1, highest + 1, dtype=np.float64) ** -damping))
-    anchors = np.arange(block, len(baskets.skus), blocks, dtype=np.int32)
-    starts, orders, places = postings(baskets, anchors, block, blocks)
-    items = len(baskets.skus)
-    return _count(
+    walked = _Walked(
+        baskets.starts,
         baskets.walk,
         baskets.items,
         baskets.moments,
@@ -75,20 +127,31 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
         baskets.crossing_orders,
         baskets.crossing_person,
         baskets.twice_in_region,
-        held,
-        damped,
         baskets.sku_place,
-        anchors,
-        starts,
-        orders,
-        places,
-        np.asarray(k, np.int32),
-        np.empty(top, np.float64),
-        np.empty(top, np.int32),
-        np.zeros((3, items), RECORD),
-        np.zeros((3, items if baskets.moments.any() else 0, 2), np.int32),
-        np.empty((3, items), np.int32),
-        np.empty(4096, FOUND),
+        held,
+        np.concatenate(([0], np.arange(1, int(held.max(initial=0)) + 1, dtype=np.float64) ** -damping)),
+        *_postings(baskets.starts, baskets.items, baskets.item_orders, block, blocks),
+    )
+    return _count(walked, np.asarray(k, np.int32), _marks(baskets, top), np.empty(4096, FOUND))
+
+
+def _marks(baskets: Baskets, top: int) -> _Marks:
+    items = len(baskets.skus)
+    records = np.zeros((3, items), RECORD)
+    records["seen"] = -1
+    return _Marks(
+        slots=np.zeros(items, np.int32),
+        near=np.empty(items + 1, np.int32),
+        here=np.empty(int(np.diff(baskets.starts).max(initial=0)) + 1, np.int32),
+        records=records,
+        sides=np.zeros((3, items if baskets.moments.any() else 0, 2), np.int32),
+        met=np.empty((3, items + 1), np.int32),
+        touched=np.zeros(3, np.int64),
+        crossing=np.empty(len(baskets.crossing_orders), np.int32),
+        stamps=np.zeros(items, np.int64),
+        stamped=np.empty(items, np.int32),
+        heap_value=np.empty(top, np.float64),
+        heap_slot=np.empty(top, np.int32),
     )
 
 
@@ -100,21 +163,26 @@ def count_orders(orders: Orders, *, top: int, block: int = 0, blocks: int = 1) -
     """
     held, number, old = by_popularity(orders)
     items = number[orders.items]
-    anchors = np.arange(block, len(old), blocks, dtype=np.int32)
-    begins = np.concatenate(([0], np.cumsum(held[anchors], dtype=np.int64)))
-    own = _orders_of(orders.starts, items, begins, block, blocks)
-    place = places(orders.skus)[old]
-    best = (np.empty(top, np.float64), np.empty(top, np.int32))
-    counted = (np.zeros(len(old), np.int32), np.empty(len(old), np.int32))
-    found = _count_orders(orders.starts, items, anchors, begins, own, place, *best, *counted, np.empty(4096, BOTH))
-    found["anchor"], found["companion"] = old[found["anchor"]], old[found["companion"]]
+    place = places(orders.skus)
+    anchors, begins, own = _postings(orders.starts, items, held, block, blocks)
+    at_place = np.empty(len(old), np.int32)
+    at_place[place] = np.arange(len(old), dtype=np.int32)
+    counts, met = np.zeros(len(old), np.int32), np.empty(len(old) + 1, np.int32)
+    keys = np.empty(ROOM * top, np.int64)
+    found = _count_orders(
+        orders.starts, items, anchors, begins, own, place[old], at_place, top, counts, met, keys, np.empty(4096, BOTH)
+    )
+    found["anchor"] = old[found["anchor"]]
     return found
 
 
-def postings(baskets: Baskets, anchors: Ints, block: int, blocks: int) -> tuple[Offsets, Ints, Longs]:
-    """Where each anchor's orders begin, shape (anchors + 1); the orders, rising; and the anchor's own line in each."""
-    starts = np.concatenate(([0], np.cumsum(baskets.item_orders[anchors], dtype=np.int64)))
-    return starts, *_placed(baskets.walk, baskets.items, starts, block, blocks)
+def _postings(starts: Offsets, items: Ints, held: Longs, block: int, blocks: int) -> tuple[Ints, Offsets, Ints]:
+    """The anchors of a block, where each one's orders begin, shape (anchors + 1), and the orders, rising."""
+    anchors = np.arange(block, len(held), blocks, dtype=np.int32)
+    number = np.full(len(held), len(anchors), np.int32)
+    number[anchors] = np.arange(len(anchors), dtype=np.int32)
+    begins = np.concatenate(([0], np.cumsum(held[anchors], dtype=np.int64)))
+    return anchors, begins, _orders_of(starts, items, number, begins)
 
 
 def best_companions(cell: Cell, *, min_customers: int, top: int, damping: float) -> Pairs:
@@ -131,368 +199,302 @@ def best_companions(cell: Cell, *, min_customers: int, top: int, damping: float)
 
 
 @njit(cache=True)
-def _placed(walk, items, posting_starts, block, blocks):  # type: ignore[no-untyped-def]
-    orders = np.empty(posting_starts[-1], np.int32)
-    places = np.empty(posting_starts[-1], np.int64)
-    filled = posting_starts[:-1].copy()
-    for order in range(len(walk)):
-        for line in range(walk[order].start, walk[order].start + walk[order].lines):
-            item = items[line]
-            if item % blocks == block:
-                place = filled[item // blocks]
-                orders[place] = order
-                places[place] = line
-                filled[item // blocks] = place + 1
-    return orders, places
+def _orders_of(starts, items, number, begins):  # type: ignore[no-untyped-def]
+    """The orders of each anchor, one anchor's after the other's, rising; `number` tells an item's place among anchors.
 
-
-@njit(cache=True)
-def _orders_of(starts, items, begins, block, blocks):  # type: ignore[no-untyped-def]
-    """The orders of each anchor of the block, one anchor's after the other's, rising."""
-    orders = np.empty(begins[-1], np.int32)
-    filled = begins[:-1].copy()
+    Items that are no anchors have the number after the last: without a branch, their orders go to one place at the end.
+    """
+    anchors = len(begins) - 1
+    orders = np.empty(begins[-1] + 1, np.int32)
+    filled = begins.copy()
     for order in range(len(starts) - 1):
         for line in range(starts[order], starts[order + 1]):
+            anchor = number[items[line]]
+            orders[filled[anchor]] = order
+            filled[anchor] += anchor < anchors
+    return orders[:-1]
+
+
+@njit(cache=True)
+def _meet(starts, items, own, begin, end, counts, met):  # type: ignore[no-untyped-def]
+    """Count the items of the orders own[begin:end], and write down each in `met`; gives how many these are."""
+    size = 0
+    for posting in range(begin, end):
+        if posting + 2 * AHEAD < len(own):
+            prefetch(starts, own[posting + 2 * AHEAD])
+            prefetch(items, starts[own[posting + AHEAD]])
+        for line in range(starts[own[posting]], starts[own[posting] + 1]):
             item = items[line]
-            if item % blocks == block:
-                orders[filled[item // blocks]] = order
-                filled[item // blocks] += 1
-    return orders
+            met[size] = item  # without a branch: of pairs, half are met for the first time
+            size += counts[item] == 0
+            counts[item] += 1
+    return size
 
 
 @njit(cache=True)
-def _count_orders(starts, items, anchors, begins, own, sku_place, heap_value, heap_item, counts, met, out):  # type: ignore[no-untyped-def]
-    top, filled = len(heap_value), 0
-    for number in range(len(anchors)):
-        anchor, size = anchors[number], 0
-        for posting in range(begins[number], begins[number + 1]):
-            if posting + 2 * AHEAD < len(own):
-                prefetch(starts, own[posting + 2 * AHEAD])
-                prefetch(items, starts[own[posting + AHEAD]])
-            for line in range(starts[own[posting]], starts[own[posting] + 1]):
-                item = items[line]
-                if counts[item] == 0:
-                    met[size] = item
-                    size += 1
-                counts[item] += 1
-        kept = 0
-        for index in range(size):
-            item = met[index]
-            value = float(counts[item])
-            if item != anchor:
-                if kept < top:
-                    _rise(heap_value, heap_item, kept, value, item, sku_place)
-                    kept += 1
-                elif _worse(heap_value[0], heap_item[0], value, item, sku_place):
-                    _sink(heap_value, heap_item, kept, value, item, sku_place)
-            counts[item] = 0
-        if filled + kept > len(out):
-            out = grown(out, 2 * (filled + kept))
-        for last in range(kept - 1, -1, -1):
-            one = out[filled + last]
-            one.anchor, one.companion, one.orders, one.rank = anchor, heap_item[0], np.int32(heap_value[0]), last + 1
-            _sink(heap_value, heap_item, last, heap_value[last], heap_item[last], sku_place)
-        filled += kept
-    return out[:filled]
-
-
-@njit(cache=True)
-def _count(  # type: ignore[no-untyped-def]
-    walk,
-    items,
-    moments,
-    cell_of,
-    cell_region,
-    crossing_orders,
-    crossing_person,
-    twice_in_region,
-    held,
-    damped,
-    sku_place,
-    anchors,
-    posting_starts,
-    posting_orders,
-    posting_places,
-    k,
-    heap_value,
-    heap_item,
-    records,
-    sides,
-    met,
-    out,
-):
-    cells, regions = len(cell_region), len(twice_in_region)
-    everything = cells + regions
-    touched = np.zeros(3, np.int64)
-    wants = np.zeros(3, np.bool_)
-    crossing = np.empty(1024, np.int32)
-    stamp, stamps, stamped = 0, np.zeros(held.shape[1], np.int64), np.empty(held.shape[1], np.int32)
+def _count_orders(starts, items, anchors, begins, own, sku_place, at_place, top, counts, met, keys, out):  # type: ignore[no-untyped-def]
     filled = 0
     for number in range(len(anchors)):
-        anchor = anchors[number]
-        place, end = posting_starts[number], posting_starts[number + 1]
-        wants[ALL] = k[everything] <= end - place
-        crossed = 0
-        while place < end:
-            cell = cell_of[posting_orders[place]]
-            region = cell_region[cell]
-            stop = place + held[cell, anchor]
-            # Where not even the anchor has enough orders no pair has: its records are passed over.
-            wants[CELL] = k[cell] <= stop - place
-            wants[REGION] = k[cells + region] <= held[cells + region, anchor]
-            layer = CELL if wants[CELL] else (REGION if wants[REGION] else ALL)
-            if wants[layer]:
-                record, own_met, size = records[layer], met[layer], touched[layer]
-                for posting in range(place, stop):
-                    if posting + AHEAD < end:
-                        prefetch(items, posting_places[posting + AHEAD])
-                        prefetch(walk, posting_orders[posting + AHEAD])
-                    order = walk[posting_orders[posting]]
-                    who, gained = order.owner, order.weight
-                    for line in range(order.start, order.start + order.lines):
-                        item = items[line]
-                        one = record[item]
-                        if one.orders == 0:
-                            own_met[size] = item
-                            size += 1
-                            one.seen = -1
-                        one.orders += 1
-                        one.decayed += gained
-                        if one.seen != who:
-                            one.seen = who
-                            one.customers += 1
-                    if order.timed:
-                        own = moments[posting_places[posting]]
-                        for line in range(order.start, order.start + order.lines):
-                            if own < moments[line]:
-                                sides[layer, items[line], BEFORE] += 1
-                            elif own > moments[line]:
-                                sides[layer, items[line], AFTER] += 1
-                    if order.crossing >= 0:
-                        if crossed == len(crossing):
-                            crossing = grown(crossing, 2 * crossed)
-                        crossing[crossed] = order.crossing
-                        crossed += 1
-                touched[layer] = size
-            place = stop
-            if wants[CELL]:
-                upper = REGION if wants[REGION] else ALL
-                if wants[upper]:
-                    touched[upper] = _add_up(
-                        records[CELL],
-                        sides[CELL],
-                        met[CELL],
-                        touched[CELL],
-                        records[upper],
-                        sides[upper],
-                        met[upper],
-                        touched[upper],
-                    )
-                out, filled = _give(
-                    records[CELL],
-                    sides[CELL],
-                    met[CELL],
-                    touched[CELL],
-                    anchor,
-                    cell,
-                    k[cell],
-                    held[cell],
-                    damped,
-                    sku_place,
-                    heap_value,
-                    heap_item,
-                    out,
-                    filled,
-                )
-                touched[CELL] = 0
-            if place < end and cell_region[cell_of[posting_orders[place]]] == region:
-                continue
-            if wants[REGION]:
-                if wants[ALL]:
-                    touched[ALL] = _add_up(
-                        records[REGION],
-                        sides[REGION],
-                        met[REGION],
-                        touched[REGION],
-                        records[ALL],
-                        sides[ALL],
-                        met[ALL],
-                        touched[ALL],
-                    )
-                if twice_in_region[region] and crossed:
-                    stamp = _take_off(
-                        np.sort(crossing[:crossed]),
-                        region,
-                        crossing_orders,
-                        crossing_person,
-                        walk,
-                        cell_of,
-                        cell_region,
-                        items,
-                        records[REGION],
-                        stamp,
-                        stamps,
-                        stamped,
-                    )
-                out, filled = _give(
-                    records[REGION],
-                    sides[REGION],
-                    met[REGION],
-                    touched[REGION],
-                    anchor,
-                    cells + region,
-                    k[cells + region],
-                    held[cells + region],
-                    damped,
-                    sku_place,
-                    heap_value,
-                    heap_item,
-                    out,
-                    filled,
-                )
-                touched[REGION] = 0
-        if wants[ALL]:
-            if crossed:
-                stamp = _take_off(
-                    np.sort(crossing[:crossed]),
-                    -1,
-                    crossing_orders,
-                    crossing_person,
-                    walk,
-                    cell_of,
-                    cell_region,
-                    items,
-                    records[ALL],
-                    stamp,
-                    stamps,
-                    stamped,
-                )
-            out, filled = _give(
-                records[ALL],
-                sides[ALL],
-                met[ALL],
-                touched[ALL],
-                anchor,
-                everything,
-                k[everything],
-                held[everything],
-                damped,
-                sku_place,
-                heap_value,
-                heap_item,
-                out,
-                filled,
-            )
-            touched[ALL] = 0
+        size = _meet(starts, items, own, begins[number], begins[number + 1], counts, met)
+        counts[anchors[number]] = 0
+        kept, least = 0, np.int64(1) << ORDERS_SHIFT
+        for index in range(size):
+            item = met[index]
+            key = (np.int64(counts[item]) << ORDERS_SHIFT) | (LAST_PLACE - sku_place[item])
+            counts[item] = 0
+            keys[kept] = key
+            kept += key >= least
+            if kept == len(keys):
+                _best_first(keys, top)
+                kept, least = top, keys[:top].min()
+        keys[:kept].sort()
+        if filled + top > len(out):
+            out = grown(out, 2 * (filled + top))
+        for rank in range(min(kept, top)):
+            one, key = out[filled + rank], keys[kept - 1 - rank]
+            one.anchor, one.companion = anchors[number], at_place[LAST_PLACE - (key & LAST_PLACE)]
+            one.orders, one.rank = key >> ORDERS_SHIFT, rank + 1
+        filled += min(kept, top)
     return out[:filled]
 
 
 @njit(cache=True)
-def _add_up(lower, lower_sides, lower_met, size, upper, upper_sides, upper_met, upper_size):  # type: ignore[no-untyped-def]
-    """Add the records met in a lower level to those of the upper one; gives how many the upper one has met."""
-    for index in range(size):
-        item = lower_met[index]
-        one, more = upper[item], lower[item]
-        if one.orders == 0:
-            upper_met[upper_size] = item
-            upper_size += 1
-            one.seen = -1
-        one.orders += more.orders
-        one.customers += more.customers
-        if len(lower_sides):
-            upper_sides[item, BEFORE] += lower_sides[item, BEFORE]
-            upper_sides[item, AFTER] += lower_sides[item, AFTER]
-        one.decayed += more.decayed
-    return upper_size
+def _best_first(keys, top):  # type: ignore[no-untyped-def]
+    """Put the `top` greatest of different numbers before all others. Hoare, Algorithm 65: Find, CACM 4(7), 1961."""
+    low, high = 0, len(keys) - 1
+    while low < high:
+        pivot = keys[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while keys[left] > pivot:
+                left += 1
+            while keys[right] < pivot:
+                right -= 1
+            if left <= right:
+                keys[left], keys[right] = keys[right], keys[left]
+                left, right = left + 1, right - 1
+        if top <= right:
+            high = right
+        elif top > left:
+            low = left
+        else:
+            return
 
 
 @njit(cache=True)
-def _take_off(
-    places, region, crossing_orders, crossing_person, walk, cell_of, cell_region, items, record, stamp, stamps, stamped
-):  # type: ignore[no-untyped-def]
+def _count(walked, k, marks, out):  # type: ignore[no-untyped-def]
+    cells, regions = len(walked.cell_region), len(walked.twice_in_region)
+    everything, least = cells + regions, k.min()
+    filled, stamp = 0, 0
+    for number in range(len(walked.anchors)):
+        anchor, place, end = walked.anchors[number], walked.begins[number], walked.begins[number + 1]
+        # Where not even the anchor has enough orders no pair has: it is passed over, at each level.
+        near = _near(walked, number, least, marks) if end - place >= least else 0
+        all_wanted, crossed = k[everything] <= end - place, 0
+        while place < end and near:
+            cell = walked.cell[walked.own[place]]
+            region = walked.cell_region[cell]
+            stop = place + walked.held[cell, anchor]
+            cell_wanted = k[cell] <= stop - place
+            region_wanted = k[cells + region] <= walked.held[cells + region, anchor]
+            if cell_wanted or region_wanted or all_wanted:
+                layer = CELL if cell_wanted else (REGION if region_wanted else ALL)
+                crossed = _walk(walked, anchor, place, stop, marks, layer, crossed)
+            place = stop
+            if cell_wanted:
+                if region_wanted or all_wanted:
+                    _add_up(marks, CELL, REGION if region_wanted else ALL)
+                out, filled = _give(walked, marks, CELL, anchor, cell, k[cell], out, filled)
+            goes_on = place < end and walked.cell_region[walked.cell[walked.own[place]]] == region
+            if region_wanted and not goes_on:
+                if all_wanted:
+                    _add_up(marks, REGION, ALL)
+                if walked.twice_in_region[region] and crossed:
+                    stamp = _take_off(walked, marks, REGION, np.sort(marks.crossing[:crossed]), region, stamp)
+                out, filled = _give(walked, marks, REGION, anchor, cells + region, k[cells + region], out, filled)
+        if all_wanted and near:
+            if crossed:
+                stamp = _take_off(walked, marks, ALL, np.sort(marks.crossing[:crossed]), -1, stamp)
+            out, filled = _give(walked, marks, ALL, anchor, everything, k[everything], out, filled)
+        for index in range(near):
+            marks.slots[marks.near[index]] = 0
+    return out[:filled]
+
+
+@njit(cache=True)
+def _near(walked, number, least, marks):  # type: ignore[no-untyped-def]
+    """Find the items that at least `least` of the anchor's orders hold: sets `slots`; gives how many there are."""
+    slots, near = marks.slots, marks.near
+    begin, end = walked.begins[number], walked.begins[number + 1]
+    size = _meet(walked.starts, walked.items, walked.own, begin, end, slots, near)
+    slots[walked.anchors[number]] = 0
+    kept = 0
+    for index in range(size):
+        item = near[index]
+        often = slots[item] >= least
+        near[kept] = item
+        kept += often
+        slots[item] = kept if often else 0
+    return kept
+
+
+@njit(cache=True)
+def _walk(walked, anchor, begin, end, marks, layer, crossed):  # type: ignore[no-untyped-def]
+    """Count the anchor's orders own[begin:end] in records of `layer`; gives how many orders of `crossing` there are."""
+    starts, items, own = walked.starts, walked.items, walked.own
+    slots, here, record, met = marks.slots, marks.here, marks.records[layer], marks.met[layer]
+    size = marks.touched[layer]
+    for posting in range(begin, end):
+        if posting + AHEAD < len(own):
+            prefetch(items, starts[own[posting + AHEAD]])
+            prefetch(walked.walk, own[posting + AHEAD])
+        number = own[posting]
+        order, found = walked.walk[number], 0
+        for line in range(starts[number], starts[number + 1]):
+            slot = slots[items[line]]
+            here[found] = slot - 1
+            found += slot > 0
+        for index in range(found):
+            slot = here[index]
+            one = record[slot]
+            met[size] = slot
+            size += one.orders == 0
+            one.orders += 1
+            one.decayed += order.weight
+            one.customers += one.seen != order.owner
+            one.seen = order.owner
+        if order.timed:
+            _take_sides(walked, anchor, number, marks, layer)
+        if order.crossing >= 0:
+            marks.crossing[crossed] = order.crossing
+            crossed += 1
+    marks.touched[layer] = size
+    return crossed
+
+
+@njit(cache=True)
+def _take_sides(walked, anchor, order, marks, layer):  # type: ignore[no-untyped-def]
+    """Count before and after which items of an order its line of the anchor was written."""
+    begin, end = walked.starts[order], walked.starts[order + 1]
+    own = begin
+    while walked.items[own] != anchor:
+        own += 1
+    for line in range(begin, end):
+        slot = marks.slots[walked.items[line]]
+        if slot > 0 and walked.moments[own] != walked.moments[line]:
+            marks.sides[layer, slot - 1, BEFORE if walked.moments[own] < walked.moments[line] else AFTER] += 1
+
+
+@njit(cache=True)
+def _add_up(marks, lower, upper):  # type: ignore[no-untyped-def]
+    """Add the records of a layer to those of the upper one."""
+    more, record, met = marks.records[lower], marks.records[upper], marks.met[upper]
+    size = marks.touched[upper]
+    for index in range(marks.touched[lower]):
+        slot = marks.met[lower, index]
+        one = record[slot]
+        met[size] = slot
+        size += one.orders == 0
+        one.orders += more[slot].orders
+        one.customers += more[slot].customers
+        one.decayed += more[slot].decayed
+        if marks.sides.shape[1]:
+            marks.sides[upper, slot, BEFORE] += marks.sides[lower, slot, BEFORE]
+            marks.sides[upper, slot, AFTER] += marks.sides[lower, slot, AFTER]
+    marks.touched[upper] = size
+
+
+@njit(cache=True)
+def _take_off(walked, marks, layer, places, region, stamp):  # type: ignore[no-untyped-def]
     """Take off a pair's customers what one of several cells was counted more than once; region -1: of all regions."""
     person = -1
     for place in places:
-        order = crossing_orders[place]
-        if region >= 0 and cell_region[cell_of[order]] != region:
+        order = walked.crossing_orders[place]
+        if region >= 0 and walked.cell_region[walked.cell[order]] != region:
             continue
-        if crossing_person[place] != person:
-            person = crossing_person[place]
+        if walked.crossing_person[place] != person:
+            person = walked.crossing_person[place]
             stamp += 1
-        who = walk[order].owner
-        for line in range(walk[order].start, walk[order].start + walk[order].lines):
-            item = items[line]
-            if stamps[item] == stamp and stamped[item] != who:
-                record[item].customers -= 1
-            stamps[item] = stamp
-            stamped[item] = who
+        who = walked.walk[order].owner
+        for line in range(walked.starts[order], walked.starts[order + 1]):
+            slot = marks.slots[walked.items[line]] - 1
+            if slot >= 0:
+                if marks.stamps[slot] == stamp and marks.stamped[slot] != who:
+                    marks.records[layer, slot].customers -= 1
+                marks.stamps[slot] = stamp
+                marks.stamped[slot] = who
     return stamp
 
 
 @njit(cache=True)
-def _give(record, sides, met, size, anchor, level, k, held, damped, sku_place, heap_value, heap_item, out, filled):  # type: ignore[no-untyped-def]
-    """Put the best of the items met into `out`, best first, and clear all their records."""
-    top, kept = len(heap_value), 0
-    for index in range(size):
-        item = met[index]
-        one = record[item]
-        if one.customers >= k and item != anchor:
-            value = one.orders * damped[held[item]]
+def _give(walked, marks, layer, anchor, level, k, out, filled):  # type: ignore[no-untyped-def]
+    """Put the best of a layer's records into `out`, best first, and clear them all."""
+    record, near, sku_place, held = marks.records[layer], marks.near, walked.sku_place, walked.held[level]
+    values, slots = marks.heap_value, marks.heap_slot
+    top, kept = len(values), 0
+    for index in range(marks.touched[layer]):
+        slot = marks.met[layer, index]
+        one = record[slot]
+        if one.customers >= k:
+            value = one.orders * walked.damped[held[near[slot]]]
             if kept < top:
-                _rise(heap_value, heap_item, kept, value, item, sku_place)
+                _rise(values, slots, kept, value, slot, near, sku_place)
                 kept += 1
-            elif _worse(heap_value[0], heap_item[0], value, item, sku_place):
-                _sink(heap_value, heap_item, kept, value, item, sku_place)
+            elif _worse(values[0], slots[0], value, slot, near, sku_place):
+                _sink(values, slots, kept, value, slot, near, sku_place)
     if filled + kept > len(out):
         out = grown(out, 2 * (filled + kept))
-    for place in range(filled + kept - 1, filled - 1, -1):
-        item, one = heap_item[0], out[place]
-        counted = record[item]
-        one.value, one.level, one.anchor, one.companion = heap_value[0], level, anchor, item
-        one.orders, one.customers = counted.orders, counted.customers
-        one.before, one.after, one.decayed = 0, 0, counted.decayed
-        if len(sides):
-            one.before, one.after = sides[item, BEFORE], sides[item, AFTER]
-        last = place - filled
-        _sink(heap_value, heap_item, last, heap_value[last], heap_item[last], sku_place)
-    for index in range(size):
-        one = record[met[index]]
-        one.orders, one.customers, one.decayed = 0, 0, 0
-        if len(sides):
-            sides[met[index], BEFORE], sides[met[index], AFTER] = 0, 0
+    for last in range(kept - 1, -1, -1):
+        slot, one = slots[0], out[filled + last]
+        counted = record[slot]
+        one.value, one.level, one.anchor, one.companion = values[0], level, anchor, near[slot]
+        one.orders, one.customers, one.decayed = counted.orders, counted.customers, counted.decayed
+        one.before, one.after = 0, 0
+        if marks.sides.shape[1]:
+            one.before, one.after = marks.sides[layer, slot, BEFORE], marks.sides[layer, slot, AFTER]
+        _sink(values, slots, last, values[last], slots[last], near, sku_place)
+    for index in range(marks.touched[layer]):
+        slot = marks.met[layer, index]
+        one = record[slot]
+        one.orders, one.customers, one.decayed, one.seen = 0, 0, 0, -1
+        if marks.sides.shape[1]:
+            marks.sides[layer, slot, BEFORE], marks.sides[layer, slot, AFTER] = 0, 0
+    marks.touched[layer] = 0
     return out, filled + kept
 
 
 @njit(cache=True)
-def _worse(value, item, other_value, other_item, sku_place):  # type: ignore[no-untyped-def]
-    return value < other_value or (value == other_value and sku_place[item] > sku_place[other_item])
+def _worse(value, slot, other_value, other_slot, near, sku_place):  # type: ignore[no-untyped-def]
+    return value < other_value or (value == other_value and sku_place[near[slot]] > sku_place[near[other_slot]])
 
 
 @njit(cache=True)
-def _rise(values, items, place, value, item, sku_place):  # type: ignore[no-untyped-def]
+def _rise(values, slots, place, value, slot, near, sku_place):  # type: ignore[no-untyped-def]
     """Put an entry at the end of a heap whose root is its worst."""
     while place > 0:
         parent = (place - 1) // 2
-        if not _worse(value, item, values[parent], items[parent], sku_place):
+        if not _worse(value, slot, values[parent], slots[parent], near, sku_place):
             break
-        values[place], items[place] = values[parent], items[parent]
+        values[place], slots[place] = values[parent], slots[parent]
         place = parent
-    values[place], items[place] = value, item
+    values[place], slots[place] = value, slot
 
 
 @njit(cache=True)
-def _sink(values, items, size, value, item, sku_place):  # type: ignore[no-untyped-def]
+def _sink(values, slots, size, value, slot, near, sku_place):  # type: ignore[no-untyped-def]
     """Put an entry in the place of the root of a heap of `size` entries."""
     place = 0
     while 2 * place + 1 < size:
         child = 2 * place + 1
-        if child + 1 < size and _worse(values[child + 1], items[child + 1], values[child], items[child], sku_place):
+        if child + 1 < size and _worse(
+            values[child + 1], slots[child + 1], values[child], slots[child], near, sku_place
+        ):
             child += 1
-        if not _worse(values[child], items[child], value, item, sku_place):
+        if not _worse(values[child], slots[child], value, slot, near, sku_place):
             break
-        values[place], items[place] = values[child], items[child]
+        values[place], slots[place] = values[child], slots[child]
         place = child
-    values[place], items[place] = value, item
+    values[place], slots[place] = value, slot
 
 
 @njit(cache=True)

@@ -58,9 +58,9 @@ def orders_of(found: Baskets) -> Counter[tuple[object, ...]]:
     """Each order as its cell, its weight, and its items with the place of their time."""
     skus = found.skus.to_pylist()
     orders: Counter[tuple[object, ...]] = Counter()
-    for order, cell in zip(found.walk, found.cell, strict=True):
-        own = slice(order["start"], order["start"] + order["lines"])
-        moments = found.moments[own] if len(found.moments) else np.zeros(order["lines"], int)
+    for number, (order, cell) in enumerate(zip(found.walk, found.cell, strict=True)):
+        own = slice(found.starts[number], found.starts[number + 1])
+        moments = found.moments[own] if len(found.moments) else np.zeros(own.stop - own.start, int)
         items = sorted((skus[item], int(moment)) for item, moment in zip(found.items[own], moments, strict=True))
         orders[int(cell), int(order["weight"]), tuple(items)] += 1
     return orders
