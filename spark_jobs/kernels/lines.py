@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange
 from spark_jobs.kernels.cells import Ints, Offsets, codes
+from spark_jobs.kernels.prefetch import prefetch
 
 Cells = list[tuple[str, str]]
 """Region and segment of each cell."""
@@ -27,6 +28,8 @@ MANTISSA_BITS = 16
 """A weight is exact to 2^-16 of itself."""
 INSERTED = 256
 """Lines up to which an order's items are put in place one by one; more are sorted."""
+AHEAD = 16
+"""Keys that are fetched before they are looked up."""
 NO_ORDER = np.empty(0, np.int64)
 ORDERS = pa.schema(
     [
@@ -253,10 +256,8 @@ def _whole(  # type: ignore[no-untyped-def]
     starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
     later = _laters(parts)
     key = np.concatenate([part.key for part in parts])
-    by_key, again = _by_key(key)
-    if again.any():
-        split = np.zeros(len(key), bool)
-        split[by_key[1:][again]] = split[by_key[:-1][again]] = True
+    split = _split(key)
+    if split.any():
         found = [_orders_at(which, key, at, starts, items, later, customer, cell) for which in (~split, split)]
         found[1] = _reunited(*found[1])
         if not len(later):  # no order of one file has two times; one whose lines came in two may
@@ -274,15 +275,30 @@ def _times(found: Sequence[tuple[np.ndarray, ...]]) -> list[Longs]:
     return [np.empty(0, np.int64)] * 2
 
 
-def _by_key(key: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Orders by their keys, and which of them, from the second on, has the key of the one before."""
-    by_key = np.argsort(key[:, 0])
-    first = key[by_key, 0]
-    again = first[1:] == first[:-1]
-    if again.any():
-        by_key = np.lexsort((key[:, 1], key[:, 0]))
-        again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
-    return by_key, again
+def _split(key: np.ndarray) -> NDArray[np.bool_]:
+    """Which orders have a key that others have too: their lines came in several runs."""
+    room = 1 << (2 * len(key)).bit_length()
+    return _again(key, np.full(room, -1, np.int32))
+
+
+@njit(cache=True)
+def _again(key, table):  # type: ignore[no-untyped-def]
+    """Flags the keys that are not alone, by a table of places with linear probing (Knuth, TAOCP 3, 6.4)."""
+    again = np.zeros(len(key), np.bool_)
+    mask = np.uint64(len(table) - 1)
+    for order in range(len(key)):
+        if order + AHEAD < len(key):
+            prefetch(table, key[order + AHEAD, 0] & mask)
+        place = key[order, 0] & mask
+        while table[place] >= 0:
+            other = table[place]
+            if key[other, 0] == key[order, 0] and key[other, 1] == key[order, 1]:
+                again[order] = again[other] = True
+                break
+            place = (place + np.uint64(1)) & mask
+        else:
+            table[place] = order
+    return again
 
 
 def _orders_at(which, key, at, starts, items, later, customer, cell):  # type: ignore[no-untyped-def]
@@ -348,7 +364,8 @@ def _starts(sizes: np.ndarray) -> Offsets:
 
 def _reunited(key, at, sizes, items, later, customer, cell):  # type: ignore[no-untyped-def]
     """Orders whose lines came in several runs, put together; as `_orders_at` gives them."""
-    by_key, again = _by_key(key)
+    by_key = np.lexsort((key[:, 1], key[:, 0]))
+    again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
     run = np.concatenate(([0], np.cumsum(~again)))
     begins = _starts(sizes)[:-1][by_key]
     sizes = sizes[by_key]
