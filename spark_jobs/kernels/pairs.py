@@ -68,6 +68,8 @@ class _Walked(NamedTuple):
     starts: Offsets
     walk: np.ndarray
     items: Ints
+    narrow: NDArray[np.uint16]
+    """`items` in half the bytes, which caches hold twice as many of; empty where there are too many products."""
     moments: Shorts
     cell: Shorts
     cell_region: Shorts
@@ -121,6 +123,7 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
         baskets.starts,
         baskets.walk,
         baskets.items,
+        _narrow(baskets.items, len(baskets.skus)),
         baskets.moments,
         baskets.cell,
         baskets.cell_region,
@@ -133,6 +136,10 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
         *_postings(baskets.starts, baskets.items, baskets.item_orders, block, blocks),
     )
     return _count(walked, np.asarray(k, np.int32), _marks(baskets, top), np.empty(4096, FOUND))
+
+
+def _narrow(items: Ints, products: int) -> NDArray[np.uint16]:
+    return items.astype(np.uint16) if products <= 1 << 16 else np.empty(0, np.uint16)
 
 
 def _marks(baskets: Baskets, top: int) -> _Marks:
@@ -169,8 +176,20 @@ def count_orders(orders: Orders, *, top: int, block: int = 0, blocks: int = 1) -
     at_place[place] = np.arange(len(old), dtype=np.int32)
     counts, met = np.zeros(len(old), np.int32), np.empty(len(old) + 1, np.int32)
     keys = np.empty(ROOM * top, np.int64)
+    narrow = _narrow(items, len(old))
     found = _count_orders(
-        orders.starts, items, anchors, begins, own, place[old], at_place, top, counts, met, keys, np.empty(4096, BOTH)
+        orders.starts,
+        narrow if len(narrow) else items,
+        anchors,
+        begins,
+        own,
+        place[old],
+        at_place,
+        top,
+        counts,
+        met,
+        keys,
+        np.empty(4096, BOTH),
     )
     found["anchor"] = old[found["anchor"]]
     return found
@@ -326,7 +345,10 @@ def _near(walked, number, least, marks):  # type: ignore[no-untyped-def]
     """Find the items that at least `least` of the anchor's orders hold: sets `slots`; gives how many there are."""
     slots, near = marks.slots, marks.near
     begin, end = walked.begins[number], walked.begins[number + 1]
-    size = _meet(walked.starts, walked.items, walked.own, begin, end, slots, near)
+    if len(walked.narrow):
+        size = _meet(walked.starts, walked.narrow, walked.own, begin, end, slots, near)
+    else:
+        size = _meet(walked.starts, walked.items, walked.own, begin, end, slots, near)
     slots[walked.anchors[number]] = 0
     kept = 0
     for index in range(size):
@@ -341,19 +363,17 @@ def _near(walked, number, least, marks):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _walk(walked, anchor, begin, end, marks, layer, crossed):  # type: ignore[no-untyped-def]
     """Count the anchor's orders own[begin:end] in records of `layer`; gives how many orders of `crossing` there are."""
-    starts, items, own = walked.starts, walked.items, walked.own
-    slots, here, record, met = marks.slots, marks.here, marks.records[layer], marks.met[layer]
+    own, here, record, met = walked.own, marks.here, marks.records[layer], marks.met[layer]
     size = marks.touched[layer]
     for posting in range(begin, end):
         if posting + AHEAD < len(own):
-            prefetch(items, starts[own[posting + AHEAD]])
             prefetch(walked.walk, own[posting + AHEAD])
         number = own[posting]
-        order, found = walked.walk[number], 0
-        for line in range(starts[number], starts[number + 1]):
-            slot = slots[items[line]]
-            here[found] = slot - 1
-            found += slot > 0
+        if len(walked.narrow):
+            found = _find(walked.starts, walked.narrow, own, posting, marks.slots, here)
+        else:
+            found = _find(walked.starts, walked.items, own, posting, marks.slots, here)
+        order = walked.walk[number]
         for index in range(found):
             slot = here[index]
             one = record[slot]
@@ -370,6 +390,19 @@ def _walk(walked, anchor, begin, end, marks, layer, crossed):  # type: ignore[no
             crossed += 1
     marks.touched[layer] = size
     return crossed
+
+
+@njit(cache=True)
+def _find(starts, items, own, posting, slots, here):  # type: ignore[no-untyped-def]
+    """Write down the places in `near` of the items of an order; gives how many have one."""
+    if posting + AHEAD < len(own):
+        prefetch(items, starts[own[posting + AHEAD]])
+    found = 0
+    for line in range(starts[own[posting]], starts[own[posting] + 1]):
+        slot = slots[items[line]]
+        here[found] = slot - 1  # without a branch: of pairs, half are met often enough
+        found += slot > 0
+    return found
 
 
 @njit(cache=True)
