@@ -251,6 +251,11 @@ class RegionStore:
         sealed = self.sealed(release_id)
         return sealed is not None and sealed.format == FORMAT
 
+    def holds(self, release_id: str) -> bool:
+        """Whether anything of the release lies here: what is removed last of it, or its seal."""
+        with self._reached():
+            return bool(self._redis.exists(*(key.format(release=release_id) for key in (BUCKETS, META))))
+
     def current(self) -> str | None:
         return self._text(CURRENT)
 

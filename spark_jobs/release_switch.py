@@ -230,17 +230,20 @@ def show(settings: Settings, store: RegionStore, release_id: str, backup: str | 
 
 
 def _step_back(settings: Settings, store: RegionStore, row: dict[str, Any], since: datetime) -> None:
-    """What was current becomes the backup; a backup of before and what was passed over retire, and are freed."""
+    """What was current becomes the backup; a backup of before and what was passed over are freed, and retire.
+
+    Freed first: who is killed in between finds them in their old state again.
+    """
     release_id, state, as_of = row["release_id"], row["state"], row["as_of"]
     if state == "current":
         _record(settings, store, release_id, "backup", as_of, "a newer release is current")
     elif state == "backup" and store.backup() != release_id:
+        store.delete(release_id)
         _record(settings, store, release_id, "retired", as_of, "no longer the backup")
-        store.delete(release_id)
     elif state in PASSED_OVER and row["at"] < since:
-        _record(settings, store, release_id, "retired", as_of, "passed over: a newer release is current")
         store.delete(release_id)
-    elif state == "quarantined" and store.sealed(release_id) is not None:
+        _record(settings, store, release_id, "retired", as_of, "passed over: a newer release is current")
+    elif state == "quarantined" and store.holds(release_id):
         store.delete(release_id)
 
 

@@ -88,6 +88,19 @@ def test_writers_at_the_same_time_are_all_recorded_in_one_order(settings: Settin
     assert len({row["at"] for row in rows}) == 8
 
 
+def test_many_rows_come_to_lie_in_few_files_and_stay_as_they_are(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FILES", 5)
+    path = ("staged", "sealed", "current", "backup", "current", "backup", "retired")
+    go(settings, "a", "r1", *path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: go(settings, "a", f"s{number}", "staged"), range(8)))
+    assert [row["state"] for row in ledger.history(settings, "r1")] == list(path)
+    assert len(ledger.latest(settings)) == 9
+    assert len(lake.open_table(settings, "releases").file_uris()) <= 6
+
+
 def test_of_two_that_take_the_same_step_one_is_refused(settings: Settings) -> None:
     go(settings, "a", "r1", "staged")
 
