@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,22 +69,7 @@ class ObjectStore:
 
     def __init__(self, where: regions.ObjectStore, access_key: str, secret_key: str, s3_region: str) -> None:
         self._where = where
-        self._client: Any = boto3.client(
-            "s3",
-            endpoint_url=where.endpoint or None,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name=s3_region,
-            config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                max_pool_connections=PARALLEL,
-                s3={"addressing_style": "path" if where.endpoint else "auto"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        self._client = _client(where.endpoint, access_key, secret_key, s3_region)
 
     def ensure_bucket(self) -> None:
         """Make the bucket where there is none."""
@@ -265,6 +251,27 @@ class ObjectStore:
             ) from error
         except BotoCoreError as error:
             raise TandemError(f"{self._name(key)}: {error}; check object_store in regions.toml") from error
+
+
+@cache
+def _client(endpoint: str, access_key: str, secret_key: str, s3_region: str) -> Any:
+    """boto3's client, which threads may share and which takes 20 ms to make."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint or None,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=s3_region,
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            max_pool_connections=PARALLEL,
+            s3={"addressing_style": "path" if endpoint else "auto"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
 
 
 def _each(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:

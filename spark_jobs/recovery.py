@@ -61,7 +61,7 @@ def rebuild(settings: Settings, spark: Started, region_name: str, say: Say) -> N
     over from. Raises TandemError where nothing was ever published, or what Delta gives is not what was sealed then.
     """
     region = regions_file.load(settings.config_folder).get(region_name)
-    rows = {row["release_id"]: row for row in ledger.latest(settings) if row["region"] == region_name}
+    rows = {row["release_id"]: row for row in ledger.latest(settings, region_name)}
     current, backup = ledger.current(settings, region_name), ledger.backup(settings, region_name)
     if current is None:
         raise TandemError(f"region {region_name} has no current release to write anew; run tandem publish for it")

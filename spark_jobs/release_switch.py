@@ -8,6 +8,7 @@ follows the pointer. Nothing here needs Spark.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from cdn.store import ObjectStore
 
 Say = Callable[[str], object]
+InRegion = Callable[[Settings, str, str, str, Say], None]
+"""settings, region, release, reason, say"""
+AT_ONCE = 16
+"""Regions that a command is done in at the same time."""
 
 SEEN = ("current", "canary")
 PASSED_OVER = ("approved", "degraded", "staged", "sealed", "canary", "held")
@@ -115,9 +120,9 @@ def in_each(
     release_id: str,
     reason: str,
     say: Say,
-    what: Callable[[Settings, str, str, str, Say], None],
+    what: InRegion,
 ) -> None:
-    """`what` in each of the regions `names`, by default in all that have the release; one that fails stops no other.
+    """`what` in all of the regions `names` at once, by default in all that have the release; none waits for another.
 
     Raises TandemError for a release that is nowhere, and one that names the regions that were left out.
     """
@@ -126,15 +131,20 @@ def in_each(
     chosen = list(names) or [name for name in known if name in there]
     if not chosen:
         raise TandemError(f"no region has a release {release_id}; look with tandem releases")
-    left = []
-    for name in chosen:
-        try:
-            what(settings, name, release_id, reason, say)
-        except TandemError as error:
-            left.append(name)
-            say(f"{name}: {error}")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        done = list(pool.map(lambda name: _done(settings, name, release_id, reason, say, what), chosen))
+    left = [name for name, was in zip(chosen, done, strict=True) if not was]
     if left:
         raise TandemError(f"not done in {', '.join(left)}; mend what is said above, then run it again")
+
+
+def _done(settings: Settings, name: str, release_id: str, reason: str, say: Say, what: InRegion) -> bool:
+    try:
+        what(settings, name, release_id, reason, say)
+    except TandemError as error:
+        say(f"{name}: {error}")
+        return False
+    return True
 
 
 def rollback(settings: Settings, region_name: str, reason: str, say: Say, to: str | None = None) -> None:
@@ -253,7 +263,7 @@ def _record(settings: Settings, store: RegionStore, release_id: str, state: Stat
 
 def _rows(settings: Settings, region_name: str) -> list[dict[str, Any]]:
     """The region's releases, the one that moved last first."""
-    return [row for row in ledger.latest(settings) if row["region"] == region_name]
+    return ledger.latest(settings, region_name)
 
 
 def _row(settings: Settings, region_name: str, release_id: str) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _measure_region(
 
 
 def _current(settings: Settings, region: str) -> dict[str, Any] | None:
-    rows = (row for row in ledger.latest(settings) if row["region"] == region and row["state"] == "current")
+    rows = (row for row in ledger.latest(settings, region) if row["state"] == "current")
     return next(rows, None)
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
@@ -50,6 +51,15 @@ def storage_options(settings: Settings) -> dict[str, str]:
 
 def exists(settings: Settings, table: str) -> bool:
     return DeltaTable.is_deltatable(uri(settings, table), storage_options(settings))
+
+
+def files(settings: Settings, table: str) -> pafs.FileSystem:
+    """Where the files of `table` are opened by the paths that its log names."""
+    if options := storage_options(settings):
+        from deltalake.fs import DeltaStorageHandler
+
+        return pafs.PyFileSystem(DeltaStorageHandler(uri(settings, table), options))
+    return pafs.SubTreeFileSystem(uri(settings, table), pafs.LocalFileSystem())
 
 
 def open_table(settings: Settings, table: str, version: int | None = None) -> DeltaTable:

@@ -6,14 +6,17 @@ import getpass
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from importlib import metadata
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
@@ -28,9 +31,12 @@ class Superseded(TandemError):
     """A publisher that a newer one has taken over from wanted to write."""
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRIES = 20
+_WRITING = threading.Lock()
+"""Threads of this process, each with a region of its own, would only make each other try again."""
 FILES = 32
-"""Files, one a row, after which they are made one: each that is read costs a rollback two milliseconds."""
+"""Files of a region, one a row, after which they are made one: each that is read costs a rollback a millisecond."""
 SHOWN = ("region", "release_id", "state", "at", "anchors", "bundles", "checksum", "by", "reason")
 
 
@@ -74,16 +80,22 @@ def record(
         "outputs": _json(outputs),
         "fence": fence,
     }
+    with _WRITING:
+        _write(settings, row, stays=stays)
+
+
+def _write(settings: Settings, row: dict[str, Any], *, stays: bool) -> None:
+    region, release_id, state, fence = row["region"], row["release_id"], row["state"], row["fence"]
     lake.create(settings, [RELEASES])
     for _ in range(TRIES):
         table = lake.open_table(settings, RELEASES.name)
-        history = [row for row in _transitions(table) if row["region"] == region]
+        history = _transitions(settings, table, region)
         _not_superseded(region, fence, history)
         if not (stays and _state(history, release_id) == state):
             step(release_id, _state(history, release_id), state)
         row["at"] = _next_instant(history)
         if _committed(table, _completed(row, history)):
-            _compact(settings)
+            _compact(settings, region)
             return
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - spreads out contending writers
     raise Unavailable(f"the ledger of {region} is being written by others all the time; run the step again")
@@ -103,30 +115,24 @@ def _not_superseded(region: str, fence: int | None, history: Iterable[Mapping[st
 
 def history(settings: Settings, release_id: str) -> list[dict[str, Any]]:
     """Every transition of a release, oldest first within a region."""
-    if not lake.exists(settings, RELEASES.name):
-        return []
-    rows = _transitions(lake.open_table(settings, RELEASES.name))
-    return [row for row in rows if row["release_id"] == release_id]
+    return [row for row in _rows(settings) if row["release_id"] == release_id]
 
 
-def latest(settings: Settings) -> list[dict[str, Any]]:
-    """The last transition of every release of every region, newest first within a region."""
-    if not lake.exists(settings, RELEASES.name):
-        return []
-    rows = _transitions(lake.open_table(settings, RELEASES.name))
-    last = {(row["region"], row["release_id"]): row for row in rows}
+def latest(settings: Settings, region: str | None = None) -> list[dict[str, Any]]:
+    """The last transition of every release of a region (default: of every region), newest first within a region."""
+    last = {(row["region"], row["release_id"]): row for row in _rows(settings, region)}
     return sorted(last.values(), key=lambda row: (row["region"], -row["at"].timestamp()))
 
 
 def state(settings: Settings, region: str, release_id: str) -> str:
     """The present state of a release in a region; empty where it was never staged there."""
-    return _state(latest(settings), release_id, region)
+    return _state(_rows(settings, region), release_id)
 
 
 def first(settings: Settings, region: str, release_id: str, state: State) -> datetime:
     """When a release first went to `state` in a region. Raises TandemError where it never did."""
-    for row in _transitions(lake.open_table(settings, RELEASES.name)):
-        if (row["region"], row["release_id"], row["state"]) == (region, release_id, state):
+    for row in _rows(settings, region):
+        if (row["release_id"], row["state"]) == (release_id, state):
             at: datetime = row["at"]
             return at
     raise TandemError(f"release {release_id} was never {state} in region {region}; publish it first")
@@ -169,30 +175,56 @@ def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _holding(settings: Settings, region: str, wanted: State) -> str | None:
     """The newest release of `region` whose last transition went to `wanted`."""
-    found = (row["release_id"] for row in latest(settings) if row["region"] == region and row["state"] == wanted)
+    found = (row["release_id"] for row in latest(settings, region) if row["state"] == wanted)
     return next(found, None)
 
 
-def _state(history: Iterable[Mapping[str, Any]], release_id: str, region: str | None = None) -> str:
+def _state(history: Iterable[Mapping[str, Any]], release_id: str) -> str:
+    """The last state of a release in the history of its region."""
     held = ""
     for row in history:
-        if row["release_id"] == release_id and region in (None, row["region"]):
+        if row["release_id"] == release_id:
             held = row["state"]
     return held
 
 
-def _transitions(table: DeltaTable) -> list[dict[str, Any]]:
-    """Every transition, oldest first: the order of `at` is the order in which they were written."""
-    rows = table.to_pyarrow_table().sort_by([("region", "ascending"), ("at", "ascending")]).to_pylist()
-    return [{name: row.get(name) for name in RELEASES.names} for row in rows]
+def _rows(settings: Settings, region: str | None = None) -> list[dict[str, Any]]:
+    """Every transition of a region, or of all; none where nothing was ever written."""
+    if not lake.exists(settings, RELEASES.name):
+        return []
+    return _transitions(settings, lake.open_table(settings, RELEASES.name), region)
 
 
-def _compact(settings: Settings) -> None:
+def _transitions(settings: Settings, table: DeltaTable, region: str | None) -> list[dict[str, Any]]:
+    """Every transition, oldest first within a region: the order of `at` is the order in which they were written.
+
+    The files are read one by one, and times as numbers: a query engine, or pandas, which Arrow's times bring along,
+    takes longer to start than a rollback may take.
+    """
+    system, found = lake.files(settings, RELEASES.name), []
+    for name, path in _files(table, region):
+        with system.open_input_file(path) as opened:
+            rows = pq.ParquetFile(opened).read()
+        at = rows.schema.get_field_index("at")
+        for row in rows.set_column(at, "at", rows["at"].cast(pa.int64())).to_pylist():
+            row |= {"region": name, "at": EPOCH + timedelta(microseconds=row["at"])}
+            found.append({column: row.get(column) for column in RELEASES.names})
+    return sorted(found, key=lambda row: (row["region"], row["at"]))
+
+
+def _files(table: DeltaTable, region: str | None) -> list[tuple[str, str]]:
+    """(region, path) of each file. From their names: `get_add_actions` would bring pandas along."""
+    paths = (f"region={unquote(uri).rpartition('/region=')[2]}" for uri in table.file_uris())
+    named = ((path.partition("/")[0].removeprefix("region="), path) for path in paths)
+    return [(name, path) for name, path in named if region in (None, name)]
+
+
+def _compact(settings: Settings, region: str) -> None:
     """Make one file of many. Whoever does so at the same time may come first; the rows stay as they are."""
     table = lake.open_table(settings, RELEASES.name)
-    if len(table.file_uris()) > FILES:
+    if len(_files(table, region)) > FILES:
         with suppress(CommitFailedError):
-            table.optimize.compact()
+            table.optimize.compact(partition_filters=[("region", "=", region)])
 
 
 def _completed(row: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
