@@ -160,7 +160,7 @@ def main(name: str) -> None:
 
     settings = settings_file.from_environment()
     print(time.time(), flush=True)
-    release_switch.in_each(settings, [], name, "benchmark", str, release_switch.promote_named)
+    release_switch.promote_each(settings, [], name, "benchmark", str)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 A list has four places, about 140 bytes as JSON. All ways send what was made ready before into the same Redis, emptied
 in between, and count only where everything reads back: keys and a checksum over what lies there. *whole job* is
 Tandem's own path, from lists to values, sent, answered, read back and compared. For CDN files the client's CPU counts.
+An edge is asked while a release is pushed at the default rate; ten regions are switched; one is rolled back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import multiprocessing
-import resource
 import subprocess
 import tempfile
 import time
@@ -23,24 +23,26 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import redis
 
-from benchmarks import _told
+from benchmarks import _push_latency, _switching, _told
 from benchmarks._told import Row
 from cdn import keys, shards
 from cdn.store import ObjectStore
 from deploy import services
 from edge_service.region_payloads import Buckets, encode_list, list_field
 from edge_service.region_push import Pace
-from edge_service.region_store import LISTS, RegionStore, fenced_push
+from edge_service.region_store import LISTS, RegionStore, Staged, fenced_push
 from tandem import regions
 from tandem.bundle import AnchorList, Bundle, Component, Listed
 from tandem.regions import Region
 from tandem.settings import Settings
 
+CEILINGS = {"memory/one_string_per_key": 0.5}
 FLOORS = {"tandem/redis_py_pipeline": 8.0, "tandem/redis_cli_pipe": 1.0, "put_each/shards": 300.0}
-MEMORY = 0.5
-"""Most that Redis may hold, as a share of one JSON string a key."""
+GROWTH = 11.0
+"""Most that ten times the anchors may cost."""
 RELEASE = "20171231-0123456789ab"
 KEY = "tandem:release:{release}:list:{segment}:{anchor}"
 PIPELINE = 1_000
@@ -55,12 +57,15 @@ class Wrong(Exception):
 
 def anchor_lists(count: int) -> Iterator[AnchorList]:
     """Lists of four places, the same each time, one at a time."""
-    for number in range(count):
-        names = hashlib.blake2b(b"%d" % number, digest_size=32).hexdigest()
-        places = tuple(
-            Listed(names[16 * n : 16 * n + 16], (number * 7 + n * 311) % 9_000 / 10_000, "region") for n in range(4)
-        )
-        yield AnchorList("*", f"{1_000_000 + number}", places)
+    return map(anchor_list, range(count))
+
+
+def anchor_list(number: int) -> AnchorList:
+    names = hashlib.blake2b(b"%d" % number, digest_size=32).hexdigest()
+    places = tuple(
+        Listed(names[16 * n : 16 * n + 16], (number * 7 + n * 311) % 9_000 / 10_000, "region") for n in range(4)
+    )
+    return AnchorList("*", f"{1_000_000 + number}", places)
 
 
 def as_strings(count: int) -> list[tuple[bytes, bytes]]:
@@ -120,6 +125,12 @@ def by_push(client: redis.Redis, wanted: dict[bytes, list[tuple[bytes, bytes]]])
             push.hash(key, entries)
 
 
+def _held(client: redis.Redis) -> int:
+    """Bytes that Redis holds, without what it holds for its clients."""
+    told = client.info("memory")
+    return int(told["used_memory"]) - int(told["mem_clients_normal"])
+
+
 def redis_ways(region: Region, anchors: int, rounds: int, folder: Path) -> tuple[list[Row], dict[str, float]]:
     """Rates and memory of the ways into Redis, in turn."""
     strings, hashes = as_strings(anchors), as_hashes(anchors)
@@ -152,12 +163,12 @@ def redis_ways(region: Region, anchors: int, rounds: int, folder: Path) -> tuple
         for _ in range(rounds):
             for name, shape, write, check in ways:
                 client.flushall()
-                empty = client.info("memory")["used_memory"]
+                empty = _held(client)
                 start = time.perf_counter()
                 write()
                 seconds[name].append(time.perf_counter() - start)
                 check()
-                memory[shape].append((client.info("memory")["used_memory"] - empty) / anchors)
+                memory[shape].append((_held(client) - empty) / anchors)
         client.flushall()
     rows = [Row(f"{name}, {anchors:,} lists", values) for name, values in seconds.items()]
     rows += [Row(f"memory of {name}", values, "bytes a list") for name, values in memory.items()]
@@ -169,32 +180,56 @@ def redis_ways(region: Region, anchors: int, rounds: int, folder: Path) -> tuple
     }
 
 
-def _grown(region: Region, anchors: int, told: Any) -> None:
+def _order(folder: Path, anchors: int) -> tuple[Path, list[int]]:
+    """A file of the numbers of all anchors, shard after shard, and how many each shard has."""
+    count = max(1, anchors // SHARD_ANCHORS)
+    shard = np.fromiter((keys.shard_of(f"{1_000_000 + number}", count) for number in range(anchors)), np.int32, anchors)
+    file = folder / f"order-{anchors}"
+    np.argsort(shard, kind="stable").astype(np.int32).tofile(file)
+    return file, np.bincount(shard, minlength=count).tolist()
+
+
+def _of_shards(file: Path, sizes: list[int]) -> Iterator[Iterator[AnchorList]]:
+    """The lists of each shard, as a task makes them: one shard in memory."""
+    with file.open("rb") as order:
+        for size in sizes:
+            yield map(anchor_list, np.fromfile(order, np.int32, size).tolist())
+
+
+def _grown(region: Region, anchors: int, file: Path, sizes: list[int], told: Any) -> None:
     with RegionStore(region) as store:
+        before = _own_memory()
         start = time.perf_counter()
         release = f"grown-{uuid.uuid4().hex[:8]}"
-        store.begin(release, Buckets.of(max(1, anchors // SHARD_ANCHORS), anchors, 0))
-        staged = store.stage(release, [], anchor_lists(anchors))
-        if store.verify(release) != staged or staged.anchors != anchors:
+        store.begin(release, Buckets.of(len(sizes), anchors, 0))
+        staged = [store.stage(release, [], lists) for lists in _of_shards(file, sizes)]
+        digest = sum(each.digest for each in staged) % 2**64
+        if store.verify(release) != Staged(anchors, 0, digest):
             raise Wrong(f"{anchors} lists do not read back")
         seconds = time.perf_counter() - start
         store.delete(release)
-    told.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    told.send((seconds, before, _own_memory()))
 
 
-def growth(region: Region, sizes: list[int]) -> tuple[list[Row], dict[str, float]]:
+def _own_memory() -> float:
+    """The most memory that this process has had, in MB."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def growth(region: Region, sizes: list[int], folder: Path) -> tuple[list[Row], dict[str, float]]:
     """The whole job for each size, in a process of its own that tells its most memory."""
     rows, ratios, before = [], {}, None
     spawning = multiprocessing.get_context("spawn")
     for anchors in sizes:
         ear, mouth = spawning.Pipe(duplex=False)
-        process = spawning.Process(target=_grown, args=(region, anchors, mouth))
+        process = spawning.Process(target=_grown, args=(region, anchors, *_order(folder, anchors), mouth))
         process.start()
         mouth.close()
-        seconds, megabytes = ear.recv()
+        seconds, started, megabytes = ear.recv()
         process.join()
         rows.append(Row(f"whole job, {anchors:,} lists", [seconds]))
-        rows.append(Row(f"publisher's memory, {anchors:,} lists", [megabytes], "MB"))
+        rows.append(Row(f"publisher's memory, {anchors:,} lists", [megabytes], f"MB, {started:.0f} of them before"))
         if before is not None:
             ratios[f"growth/{before[0]}_to_{anchors}"] = seconds / before[1]
             ratios[f"memory_growth/{before[0]}_to_{anchors}"] = megabytes / before[2]
@@ -288,10 +323,15 @@ def main() -> None:
     with servers() as (settings, region, folder):
         rows, ratios = redis_ways(region, options.anchors, options.rounds, folder)
         more, further = cdn(settings, region.object_store, min(options.anchors, 50_000))
-        grown, growths = growth(region, options.growth)
-    rows, ratios = rows + more + grown, ratios | further | growths
-    print(_told.table(rows, ratios, FLOORS))
-    print(f"memory/one_string_per_key is to be at most {MEMORY}")
+        rows, ratios = rows + more, ratios | further
+        rows += _push_latency.measured(region.redis_url, folder, options.rounds)
+        rows += _switching.measured(
+            settings, region.object_store, anchor_lists, min(options.anchors, 30_000), options.rounds
+        )
+        grown, growths = growth(region, options.growth, folder)
+    rows, ratios = rows + grown, ratios | growths
+    ceilings = CEILINGS | {name: GROWTH for name in ratios if name.startswith("growth/")}
+    print(_told.table(rows, ratios, FLOORS, ceilings))
     if options.json:
         _told.write_json(options.json, rows, ratios)
 

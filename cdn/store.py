@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,10 @@ _OVERLOADED = {"500", "502", "503", "504", "SlowDown", "ServiceUnavailable", "In
 _UNREACHED = (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError)
 
 
+_MAKING = threading.Lock()
+"""Threads that want the same client shall not each make one."""
+
+
 class Damaged(TandemError):
     """What lies in the object store is not what was written."""
 
@@ -69,7 +74,8 @@ class ObjectStore:
 
     def __init__(self, where: regions.ObjectStore, access_key: str, secret_key: str, s3_region: str) -> None:
         self._where = where
-        self._client = _client(where.endpoint, access_key, secret_key, s3_region)
+        with _MAKING:
+            self._client = _client(where.endpoint, access_key, secret_key, s3_region)
 
     def ensure_bucket(self) -> None:
         """Make the bucket where there is none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +57,8 @@ def promote(
     """
     region = store.region
     before = {row["release_id"]: row for row in _rows(settings, region.name)}
-    state = before[release_id]["state"] if release_id in before else ""
-    if state != "current":
-        release.step(release_id, state, "current")
-    backup = next((each for each, row in before.items() if row["state"] == "current" and each != release_id), None)
-    _manifest(object_store(settings, region), region, release_id)
-    show(settings, store, release_id, backup or _backup(before, release_id))
+    _point(settings, store, release_id, before)
+    _follow(settings, store)
     since = ledger.first(settings, region.name, release_id, "staged")
     for row in before.values():
         if row["release_id"] != release_id:
@@ -69,6 +66,16 @@ def promote(
     if ledger.state(settings, region.name, release_id) != "current":
         _record(settings, store, release_id, "current", as_of, reason)
     say(f"{region.name}: {release_id} is current")
+
+
+def _point(settings: Settings, store: RegionStore, release_id: str, before: dict[str, dict[str, Any]]) -> None:
+    """The pointer alone, to a release that may be promoted; `before`: the region's releases."""
+    state = before[release_id]["state"] if release_id in before else ""
+    if state != "current":
+        release.step(release_id, state, "current")
+    backup = next((each for each, row in before.items() if row["state"] == "current" and each != release_id), None)
+    _manifest(object_store(settings, store.region), store.region, release_id)
+    store.switch(release_id, backup or _backup(before, release_id))
 
 
 def trial(settings: Settings, store: RegionStore, release_id: str, as_of: date, say: Say) -> None:
@@ -86,6 +93,23 @@ def promote_named(settings: Settings, region_name: str, release_id: str, reason:
     row = _row(settings, region_name, release_id)
     with publishing(region, say) as store:
         promote(settings, store, release_id, row["as_of"], say, reason)
+
+
+def promote_each(settings: Settings, names: Iterable[str], release_id: str, reason: str, say: Say) -> None:
+    """`promote_named` in each of the regions `names` (default: all that have it): every pointer first, then the rest.
+
+    Raises what `in_each` does.
+    """
+    chosen = list(names)
+    with suppress(TandemError):  # it is said when the rest fails, too
+        in_each(settings, chosen, release_id, reason, str, _point_named)
+    in_each(settings, chosen, release_id, reason, say, promote_named)
+
+
+def _point_named(settings: Settings, region_name: str, release_id: str, _reason: str, say: Say) -> None:
+    region = regions_file.load(settings.config_folder).get(region_name)
+    with publishing(region, say) as store:
+        _point(settings, store, release_id, {row["release_id"]: row for row in _rows(settings, region_name)})
 
 
 def hold(settings: Settings, region_name: str, release_id: str, reason: str, say: Say) -> None:
@@ -231,9 +255,12 @@ def show(settings: Settings, store: RegionStore, release_id: str, backup: str | 
 
     The edge follows the pointer even where the object store is away; the manifest is then written by running it again.
     """
-    region, shown = store.region, None
     store.switch(release_id, backup)
-    cdn = object_store(settings, region)
+    _follow(settings, store)
+
+
+def _follow(settings: Settings, store: RegionStore) -> None:
+    region, cdn, shown = store.region, object_store(settings, store.region), None
     while (pointed := store.current()) is not None and pointed != shown:
         cdn.put_manifest(region.name, _manifest(cdn, region, pointed))
         shown = pointed

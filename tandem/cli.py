@@ -207,7 +207,7 @@ def release_promote(settings: settings_file.Settings, release_id: str, names: tu
     """Make a release current, region by region. A region where it is current already stays as it is."""
     from spark_jobs import release_switch
 
-    release_switch.in_each(settings, names, release_id, reason, click.echo, release_switch.promote_named)
+    release_switch.promote_each(settings, names, release_id, reason, click.echo)
 
 
 @release.command("quarantine")

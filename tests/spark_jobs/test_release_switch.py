@@ -181,7 +181,7 @@ def test_the_commands_say_what_they_did_and_one_region_out_of_reach_stops_no_oth
     for state in ("staged", "sealed"):
         ledger.record(shop, "south", "r1", state, as_of=DAY)  # type: ignore[arg-type]
     with pytest.raises(TandemError, match="not done in south"):
-        release_switch.in_each(shop, [], "r1", "test", print, release_switch.promote_named)
+        release_switch.promote_each(shop, [], "r1", "test", print)
     environment = {
         "TANDEM_HOME": str(shop.home),
         "TANDEM_CONFIG": str(shop.config_folder),
