@@ -39,6 +39,8 @@ from warehouse import ledger
 
 LEASE_SECONDS = 0.1
 """How long a killed publisher's lease lasts here, so that the next need not wait for 15 s."""
+WAIT_SECONDS = 60.0
+"""How long one waits here for another that is at work."""
 
 
 class Here:
@@ -70,9 +72,9 @@ class Ended(NamedTuple):
 class Publisher:
     """The process that forks."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lease_seconds: float = LEASE_SECONDS) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._publisher"],
+            [sys.executable, "-m", "benchmarks._publisher", str(lease_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -143,7 +145,7 @@ class _Writes:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
+def main(lease_seconds: float) -> None:
     """Answer each line with how that publish ended."""
     for module in (publish, recovery):
         module.publishing = partial(publishing, seconds=LEASE_SECONDS)
@@ -183,4 +185,4 @@ def _publish(settings: Settings, day: int | None, passed: Sequence[str] | None, 
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,12 +41,14 @@ CONTENT_TYPES = {
 }
 SHOP_FILES = Path(__file__).parent / "shop"
 
+SKEW = timedelta(minutes=5)
+"""Stores refuse what was signed with a clock that differs from theirs by more than 5 to 15 minutes."""
 CONNECT_SECONDS = 3
 READ_SECONDS = 20
 ATTEMPTS = 4
 PARALLEL = 8
 
-_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"}
+_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "403"}
 _ABSENT = {"NoSuchKey", "NotFound", "404", "NoSuchBucket"}
 _OVERLOADED = {"500", "502", "503", "504", "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout"}
 
@@ -240,7 +244,12 @@ class ObjectStore:
         try:
             yield
         except ClientError as error:
-            code = _code(error)
+            code, ahead = _code(error), _ahead(error)
+            if code in _REFUSED and abs(ahead) >= SKEW:
+                raise TandemError(
+                    f"{self._name(key)}: refused ({code}): this machine's clock is {abs(ahead)} "
+                    f"{'ahead of' if ahead > timedelta(0) else 'behind'} the object store's; set it, then run it again"
+                ) from error
             if code in _REFUSED:
                 raise TandemError(
                     f"{self._name(key)}: the object store refuses these credentials ({code}); "
@@ -293,6 +302,14 @@ def _each(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 def _shop(path: Path) -> _Headers:
     kind = CONTENT_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return _Headers(kind, PICTURE if path.suffix == ".svg" else SHOP)
+
+
+def _ahead(error: ClientError) -> timedelta:
+    """How far this machine's clock was ahead of the store's, to the minute; none where the store does not say."""
+    told = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if told is None:
+        return timedelta(0)
+    return timedelta(minutes=round((datetime.now(UTC) - parsedate_to_datetime(told)) / timedelta(minutes=1)))
 
 
 def _code(error: ClientError) -> str:
