@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -33,9 +34,19 @@ from warehouse import ledger
 
 LISTING_BYTES = 60
 """About what one place in a list adds to a compressed shard, its share of bundles and products included."""
+ROWS_A_TASK = 4_000_000
+"""Lists and bundles that a task holds at most, about a third of a kilobyte each: where there are more, there are more
+tasks than `shuffle_partitions`, each of which reads all rows once."""
 FILES_AT_ONCE = 8
 """Shards that a task makes before it writes their files and reads them back, all at the same time."""
 Batches = Iterator[pa.RecordBatch]
+
+
+class Rows(NamedTuple):
+    """How many a release is made from, as the files say."""
+
+    lists: int
+    bundles: int
 
 
 @dataclass(frozen=True)
@@ -49,19 +60,21 @@ class Work:
     bundles: Source
     products: Source
     shard_count: int
+    rows: Rows
     fence: int | None = None
     """Of the publisher that the tasks write for."""
 
     @property
     def parts(self) -> int:
         """Tasks. Part `n` has the shards `n`, `n + parts`, …"""
-        return min(self.settings.shuffle_partitions, self.shard_count)
+        enough = -(-(self.rows.lists + self.rows.bundles) // ROWS_A_TASK)
+        return min(max(self.settings.shuffle_partitions, enough), self.shard_count)
 
     @property
     def slow_region(self) -> Region:
-        """The region as one of `parts` tasks may write to it: each has its share of the rate."""
-        rate = self.region.push_per_second
-        return msgspec.structs.replace(self.region, push_per_second=rate and max(1, rate // self.parts))
+        """The region as one of the tasks at work may write to it: each has its share of the rate."""
+        rate, at_once = self.region.push_per_second, min(self.settings.shuffle_partitions, self.parts)
+        return msgspec.structs.replace(self.region, push_per_second=rate and max(1, rate // at_once))
 
 
 @dataclass(frozen=True)
@@ -95,8 +108,7 @@ def stage(build: RegionBuild) -> tuple[Staged, Manifest]:
     store.ensure_bucket()
     work = planned(build)
     with RegionStore(build.region, build.fence) as redis:
-        lists, bodies = work.lists.values("anchor"), work.bundles.values("bundle_id")
-        redis.begin(build.release_id, Buckets.of(work.shard_count, lists, bodies))
+        redis.begin(build.release_id, Buckets.of(work.shard_count, *work.rows))
     rows = build.spark.range(0, work.parts, 1, work.parts).mapInArrow(_writer(work), "written binary")
     written = [msgspec.msgpack.decode(row.written, type=Written) for row in collected(rows)]
     staged = Staged(
@@ -111,7 +123,8 @@ def planned(build: RegionBuild) -> Work:
     """The work, in as many shards as give each about `shards.TARGET_BYTES`: the same rows give the same number."""
     lists, bundles, products = build.of_day("bundle_sets"), build.of_day("bundles"), build.fact("products")
     count = shards.shard_count(LISTING_BYTES * lists.values("bundles.bundle_id"))
-    return Work(build.settings, build.region, build.release_id, lists, bundles, products, count, build.fence)
+    rows = Rows(lists.values("anchor"), bundles.values("bundle_id"))
+    return Work(build.settings, build.region, build.release_id, lists, bundles, products, count, rows, build.fence)
 
 
 def contents(work: Work, part: int) -> Iterator[tuple[int, Content]]:

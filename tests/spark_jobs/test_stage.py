@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> stage.Work:
         source(tmp_path / name, rows) for name, rows in (("lists", LISTS), ("bundles", BUNDLES), ("products", PRODUCTS))
     )
     settings = Settings(home=tmp_path, shuffle_partitions=3)
-    return stage.Work(settings, REGION, "r1", lists, bundles, products, request.param)
+    return stage.Work(settings, REGION, "r1", lists, bundles, products, request.param, stage.Rows(4, 3))
 
 
 def contents(work: stage.Work) -> Iterator[tuple[int, stage.Content]]:
@@ -110,15 +111,20 @@ def test_a_body_tells_the_regions_story_and_a_list_its_segments(work: stage.Work
 
 def test_a_list_of_a_bundle_that_the_build_lacks_is_named(work: stage.Work, tmp_path: Path) -> None:
     lists = source(tmp_path / "wrong", [ranked("*", "tea", "0" * 16), ranked("*", "cup", TEA_CUP)])
-    wrong = stage.Work(
-        work.settings, work.region, work.release_id, lists, work.bundles, work.products, work.shard_count
-    )
+    wrong = replace(work, lists=lists)
     with pytest.raises(TandemError, match=r"the list of 'tea' .* names bundle 0000"):
         list(contents(wrong))
 
 
 def test_tasks_keep_to_the_regions_rate_together(work: stage.Work) -> None:
     assert work.slow_region.push_per_second * work.parts <= REGION.push_per_second
+
+
+def test_where_a_task_would_hold_too_many_rows_there_are_more_tasks(work: stage.Work) -> None:
+    many = replace(work, rows=stage.Rows(4 * stage.ROWS_A_TASK, 2 * stage.ROWS_A_TASK))
+    assert many.parts == min(6, work.shard_count)
+    assert many.slow_region == work.slow_region, "no more of them are at work at once"
+    assert dict(contents(many)) == dict(contents(work))
 
 
 def test_values_are_counted_without_reading_them(work: stage.Work) -> None:
