@@ -102,7 +102,7 @@ class StoreProxy(Proxy):
 
     @contextlib.contextmanager
     def doing(self, fault: str, hit: bytes = b"") -> Iterator[None]:
-        """`503`, `silent`, `late`, `truncated` or `changed`, of requests whose first line holds `hit`."""
+        """`503`, `silent`, `late`, `cut`, `truncated` or `changed`, of requests whose first line holds `hit`."""
         self.fault, self.hit, self.count = fault, hit, 0
         try:
             yield
@@ -123,6 +123,9 @@ class StoreProxy(Proxy):
             if fault == "503":
                 client.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
                 continue
+            if fault == "cut":
+                server.sendall(head + body[: len(body) // 2])
+                raise ConnectionResetError
             time.sleep({"silent": 60, "late": 0.2}.get(fault, 0))
             server.sendall(head + body)
             self._answer(client, answered, first, fault)

@@ -143,13 +143,22 @@ def world(tmp_path_factory: pytest.TempPathFactory, object_store: RunningStore) 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two tries of a second at the object store, instead of four of twenty; a lease of a second, instead of fifteen."""
+    """Two tries at the object store instead of four, and a lease of a second instead of fifteen."""
     for module in (publish, recovery):
         monkeypatch.setattr(module, "publishing", partial(publishing, seconds=1.0))
     monkeypatch.setattr(cdn.store, "ATTEMPTS", 2)
-    monkeypatch.setattr(cdn.store, "READ_SECONDS", 1)
     cdn.store._client.cache_clear()
     yield
+    cdn.store._client.cache_clear()
+
+
+@contextmanager
+def waiting_a_second() -> Iterator[None]:
+    """For answers of the object store, instead of twenty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cdn.store, "READ_SECONDS", 1)
+        cdn.store._client.cache_clear()
+        yield
     cdn.store._client.cache_clear()
 
 
@@ -208,6 +217,7 @@ def test_redis_restarted_empty_in_the_middle_of_a_push(world: World) -> None:
     [
         ("503", b"PUT", Unavailable, r"cannot answer now \(SlowDown|503\); try again"),
         ("silent", b"PUT", Unavailable, "cannot be reached .*start it and try again"),
+        ("cut", b"PUT", Unavailable, "cannot be reached .*start it and try again"),
         ("truncated", b"GET", TandemError, "cannot be reached|is damaged"),
         ("changed", b"GET", TandemError, "is damaged|has checksum"),
     ],
@@ -217,6 +227,8 @@ def test_an_object_store_that_answers_with(
 ) -> None:
     with ExitStack() as stack:
         stack.enter_context(world.store.doing(fault, hit))
+        if fault == "silent":
+            stack.enter_context(waiting_a_second())
         with world.failing(f"object store: {fault}", kind, match) as day:
             assert world.store.count > 0
             stack.close()
@@ -307,7 +319,7 @@ def test_who_read_all_the_while_saw_nothing_mixed_and_nothing_missing(world: Wor
 
 
 def test_a_replica_that_takes_over_knows_the_newest_publisher(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The replica is 0.3 s behind; without waiting for it the grant would be lost."""
+    """The replica is 0.2 s behind; without waiting for it the grant would be lost."""
     primary = RedisProcess(tmp_path_factory.mktemp("primary"))
     primary.start()
     proxy = LateProxy(primary.port)
@@ -318,7 +330,7 @@ def test_a_replica_that_takes_over_knows_the_newest_publisher(tmp_path_factory: 
             end = time.monotonic() + 20
             while client.info("replication")["master_link_status"] != "up" and time.monotonic() < end:
                 time.sleep(0.05)
-            proxy.seconds = 0.3
+            proxy.seconds = 0.2
             with publishing(region_at(primary.url), print) as store:
                 fence = store.fence
                 primary.stop()

@@ -201,7 +201,7 @@ def test_a_full_redis_takes_nothing_of_a_release_but_a_switch_goes_through(serve
     before = keys(server.url)
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory", 1)
-    with publishing(region, print, seconds=0.6) as store:
+    with publishing(region, print, seconds=1.5) as store:
         for write in (
             lambda: store.begin("r3", Buckets(1, 2, 3)),
             lambda: store.stage("r3", BUNDLES, LISTS),
@@ -210,7 +210,7 @@ def test_a_full_redis_takes_nothing_of_a_release_but_a_switch_goes_through(serve
             with pytest.raises(Full, match="is full; give it more maxmemory"):
                 write()
         assert keys(server.url) == before
-        time.sleep(1)  # the lease is kept in a full Redis, too
+        time.sleep(2)  # the lease is kept in a full Redis, too
         with pytest.raises(Held), publishing(region, print, wait_seconds=0):
             pass
         with publishing(region, print, take_over=True) as other:
