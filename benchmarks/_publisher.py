@@ -148,7 +148,7 @@ class _Writes:
 def main(lease_seconds: float) -> None:
     """Answer each line with how that publish ended."""
     for module in (publish, recovery):
-        module.publishing = partial(publishing, seconds=LEASE_SECONDS)
+        module.publishing = partial(publishing, seconds=lease_seconds, wait_seconds=WAIT_SECONDS)
     settings = settings_file.from_environment()
     for line in sys.stdin:
         print(json.dumps(_ended(settings, **json.loads(line))), flush=True)
