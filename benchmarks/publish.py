@@ -49,6 +49,9 @@ PIPELINE = 1_000
 EACH = 400
 """Anchors put as an object each, for the CPU of one."""
 SHARD_ANCHORS = 2_500
+PLACES = 4
+SETTLING_SECONDS = 1.5
+"""Redis looks at what it holds for clients about once a second."""
 
 
 class Wrong(Exception):
@@ -63,7 +66,7 @@ def anchor_lists(count: int) -> Iterator[AnchorList]:
 def anchor_list(number: int) -> AnchorList:
     names = hashlib.blake2b(b"%d" % number, digest_size=32).hexdigest()
     places = tuple(
-        Listed(names[16 * n : 16 * n + 16], (number * 7 + n * 311) % 9_000 / 10_000, "region") for n in range(4)
+        Listed(names[16 * n : 16 * n + 16], (number * 7 + n * 311) % 9_000 / 10_000, "region") for n in range(PLACES)
     )
     return AnchorList("*", f"{1_000_000 + number}", places)
 
@@ -126,9 +129,10 @@ def by_push(client: redis.Redis, wanted: dict[bytes, list[tuple[bytes, bytes]]])
 
 
 def _held(client: redis.Redis) -> int:
-    """Bytes that Redis holds, without what it holds for its clients."""
+    """Bytes that Redis holds, without what it holds for its clients and has not written to its log yet."""
+    time.sleep(SETTLING_SECONDS)
     told = client.info("memory")
-    return int(told["used_memory"]) - int(told["mem_clients_normal"])
+    return int(told["used_memory"]) - int(told["mem_clients_normal"]) - int(told["mem_aof_buffer"])
 
 
 def redis_ways(region: Region, anchors: int, rounds: int, folder: Path) -> tuple[list[Row], dict[str, float]]:
@@ -222,13 +226,17 @@ def growth(region: Region, sizes: list[int], folder: Path) -> tuple[list[Row], d
     rows, ratios, before = [], {}, None
     spawning = multiprocessing.get_context("spawn")
     for anchors in sizes:
-        ear, mouth = spawning.Pipe(duplex=False)
-        process = spawning.Process(target=_grown, args=(region, anchors, *_order(folder, anchors), mouth))
-        process.start()
-        mouth.close()
-        seconds, started, megabytes = ear.recv()
-        process.join()
-        rows.append(Row(f"whole job, {anchors:,} lists", [seconds]))
+        ordered, taken = _order(folder, anchors), []
+        for _ in range(max(1, min(5, 1_000_000 // anchors))):
+            ear, mouth = spawning.Pipe(duplex=False)
+            process = spawning.Process(target=_grown, args=(region, anchors, *ordered, mouth))
+            process.start()
+            mouth.close()
+            once, started, megabytes = ear.recv()
+            process.join()
+            taken.append(once)
+        seconds = min(taken)
+        rows.append(Row(f"whole job, {anchors:,} lists", taken))
         rows.append(Row(f"publisher's memory, {anchors:,} lists", [megabytes], f"MB, {started:.0f} of them before"))
         if before is not None:
             ratios[f"growth/{before[0]}_to_{anchors}"] = seconds / before[1]
@@ -241,7 +249,9 @@ def cdn(settings: Settings, where: regions.ObjectStore, anchors: int) -> tuple[l
     """The client's CPU for an anchor: an object each, and in shards; and for shards that are there already."""
     store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
     store.ensure_bucket()
-    count = max(1, anchors // SHARD_ANCHORS)
+    from spark_jobs.stage import LISTING_BYTES  # processes whose memory is measured do without Spark
+
+    count = shards.shard_count(LISTING_BYTES * PLACES * anchors)
     bodies = _shards(count, anchors)
     single = [shards.compressed([each.bundles]) for each in anchor_lists(EACH)]
     each = _cpu(lambda: [store.put_immutable(f"each/{RELEASE}/{n}.json", body) for n, body in enumerate(single)])
