@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import msgspec
 import pytest
 
-from edge_service.observe import Metrics
+from edge_service.observe import Metrics, logger
 from edge_service.region_store import RegionStore
 from spark_jobs import canary, edge_health, release_switch
 from spark_jobs.edge_health import Counted, Reading, Window
@@ -29,7 +29,7 @@ class Edge:
     """Stands where an edge's /metrics is: the edge's own counters, moved by every reading as a test says."""
 
     def __init__(self, region: regions.Region) -> None:
-        self.metrics, self.region = Metrics({}), region
+        self.metrics, self.region = Metrics({}, {}, logger(), 0), region
         self.empty_after, self.failing, self.readings = False, False, 0
         edge = self
 
@@ -53,9 +53,8 @@ class Edge:
         for number in range(50):
             failed = bad and self.failing and number < 5
             empty = "true" if bad and self.empty_after and number < 25 else "false"
-            self.metrics.requests.labels("/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200).inc()
-            self.metrics.seconds.labels("/v1/{region}/bundles/{sku}").observe(0.002)
-            self.metrics.answers.labels("north", "region", empty, "false").inc()
+            self.metrics.told("/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200, 0.002)
+            self.metrics.answered(("north", "region", empty), stale=False)
         serves = f'tandem_release{{region="north",release="{release}"}} 1.0\n'
         return self.metrics.text() + serves.encode()
 
@@ -186,7 +185,7 @@ def test_processes_behind_one_address_are_each_compared_with_themselves() -> Non
 
 
 def test_an_edge_that_does_not_serve_the_region_says_nothing_of_it() -> None:
-    text = Metrics({}).text().decode()
+    text = Metrics({}, {}, logger(), 0).text().decode()
     assert edge_health.parsed(text, "north") is None
     found = edge_health.parsed(text + 'tandem_release{region="north",release="r1"} 1.0\n', "north")
     assert found is not None
