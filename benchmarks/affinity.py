@@ -29,7 +29,7 @@ from benchmarks import _rivals, _shop, _told
 from benchmarks._told import Row
 from spark_jobs import affinity, build, order_files, session
 from spark_jobs.facts import Job
-from spark_jobs.kernels import increments, lines, pairs
+from spark_jobs.kernels import days, increments, lines, pairs
 from tandem.settings import Settings
 from warehouse import lake
 from warehouse.views import connect
@@ -214,7 +214,7 @@ def one_day(bench: Bench, baskets: int, rounds: int) -> tuple[dict[str, list[flo
     learning = job.rules.learning
     caps = {"max_basket": learning.max_basket, "max_item_orders": learning.max_item_orders}
     decay = lines.decay(_shop.AS_OF, learning.window_days, learning.half_life_days)
-    before, after = (list(_parts(job, _shop.AS_OF + dt.timedelta(days=days))) for days in (0, 1))
+    before, after = (list(_parts(job, _shop.AS_OF + dt.timedelta(days=later))) for later in (0, 1))
     numbers = increments.Numbers()
     orders, people, cells, _ = lines.merged(before, decay=decay, **caps)
     regions_of = lines.regions_of(cells)
@@ -260,7 +260,7 @@ def _window_of(parts: list[lines.Part], since: dt.date) -> list[lines.Part]:
 
 
 def _micros(day: dt.date) -> int:
-    return (day - dt.date(1970, 1, 1)).days * lines.DAY
+    return days.number(day) * lines.DAY
 
 
 def _recounted(parts: list[lines.Part], decay: lines.Decay, caps: dict[str, int], k: np.ndarray) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from spark_jobs.affinity import smallest_k
+from spark_jobs.build import job_of
 from spark_jobs.facts import Job
-from tandem import regions, rules, segments
+from spark_jobs.kernels import days
 from tandem import settings as settings_file
 from tandem.settings import Settings
 from warehouse import lake
@@ -69,7 +70,7 @@ def checked(job: Job) -> Iterator[tuple[str, str, int, int, int]]:
     learning = job.rules.learning
     since = job.as_of - dt.timedelta(days=learning.window_days)
     half = learning.half_life_days
-    base = (since - dt.date(1970, 1, 1)).days // half
+    base = days.number(since) // half
     with connect(job.settings, TABLES, memory_limit="4GB") as connection:
         values: dict[str, Any] = {
             "before": _midnight(job.as_of),
@@ -90,7 +91,7 @@ def checked(job: Job) -> Iterator[tuple[str, str, int, int, int]]:
                 "segment": segment,
                 "k": smallest_k(job, region),
                 "as_of": job.as_of,
-                "unit": 2 ** (16 + (job.as_of - dt.date(1970, 1, 1)).days / half - base),
+                "unit": 2 ** (16 + days.number(job.as_of) / half - base),
                 "damping": learning.popularity_damping,
                 "top": learning.top,
             }
@@ -127,15 +128,7 @@ def main() -> None:
     if as_of is None:
         print("the lake has no affinity rows to check; build a day first: tandem build")
         return
-    job = Job(
-        spark=None,
-        settings=settings,
-        as_of=as_of,
-        inputs=lake.versions(settings),
-        regions=regions.load(settings.config_folder),
-        segments=segments.load(settings.config_folder),
-        rules=rules.load(settings.config_folder),
-    )
+    job = job_of(None, settings, as_of)
     wrong = 0
     print(f"{as_of}, every row counted again by DuckDB\nregion      segment          rows      equal     in SQL")
     for region, segment, rows, same, wanted in checked(job):

@@ -11,7 +11,6 @@ With 3 million orders of 9 products it stays below 2 GB; more counters (more cor
 
 from __future__ import annotations
 
-import pickle
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
-from spark_jobs import order_files, parquet_files
+from spark_jobs import in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baskets as kernel_baskets
 from spark_jobs.kernels import lines, measures, pairs
 from spark_jobs.kernels.shop import from_bytes, to_bytes
-from spark_jobs.order_files import File, Folder, Plan
+from spark_jobs.order_files import Files, Folder, Plan
 from spark_jobs.parquet_files import Written
 from tandem.segments import ALL
 from warehouse.tables import AFFINITY
@@ -52,7 +51,6 @@ class Counting:
 Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 LEVELS = ("segment", "region", "global")
 PACKED = "block int, part binary"
-COUNTED = "counted binary"
 GIVEN = "pairs binary"
 PAIRS = {
     "anchor": pa.dictionary(pa.int32(), pa.string()),
@@ -95,8 +93,8 @@ def write(job: Job, levels: tuple[str, ...] = LEVELS) -> Counted | None:
 
 def counted(job: Job, levels: tuple[str, ...] = LEVELS) -> list[Counted]:
     """Count all orders of the window and write the rows of `levels` as files that no commit names yet."""
-    found = _blocks(job, levels, _writer, COUNTED)
-    return [pickle.loads(row.counted) for row in found.collect()] if found is not None else []  # noqa: S301 - a row a counter, ours
+    found = _blocks(job, levels, _writer, in_tasks.VALUE)
+    return in_tasks.values(found) if found is not None else []
 
 
 def companions(job: Job) -> pa.Table:
@@ -106,7 +104,7 @@ def companions(job: Job) -> pa.Table:
     comes to the driver, 16 bytes a row: what grows with segments and regions, and what is published, is for `write`.
     """
     found = _blocks(job, LEVELS[-1:], _giver, GIVEN)
-    rows = found.collect() if found is not None else []
+    rows = in_tasks.collected(found) if found is not None else []
     empty = pa.schema(list(PAIRS.items())).empty_table()
     return pa.concat_tables([empty, *(from_bytes(row.pairs) for row in rows)]).unify_dictionaries()
 
@@ -117,9 +115,8 @@ def _blocks(job: Job, levels: tuple[str, ...], how: Callable[[Counting], Batches
     files = order_files.sales_files(job, plan)
     if not files:
         return None
-    counters = max(2, job.settings.shuffle_partitions)
-    groups = order_files.dealt(files, 2 * counters)
-    packed = job.spark.range(0, len(groups), 1, len(groups)).mapInArrow(_packer(plan, groups, counters), PACKED)
+    counters = order_files.tasks_at_once(job)
+    packed = in_tasks.each(job.spark, order_files.for_tasks(job, files), _packer(plan, counters), PACKED)
     return packed.repartitionById(counters, "block").mapInArrow(how(_counting(job, levels, counters)), schema)
 
 
@@ -157,27 +154,26 @@ def _told(job: Job, left_out: lines.LeftOut) -> str:
     )
 
 
-def _packer(plan: Plan, groups: list[list[File]], blocks: int) -> Batches:
-    """Rows of PACKED for the groups of files that are given by number: every counter gets all orders."""
+def _packer(plan: Plan, blocks: int) -> Callable[[Files], Iterator[pa.RecordBatch]]:
+    """Rows of PACKED for each task's files: every counter gets all orders."""
 
-    def pack(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for part in order_files.parts(plan, groups[number]):
-                    packed = pa.array([pickle.dumps(part, protocol=5)], pa.binary())
-                    for block in range(blocks):
-                        yield pa.record_batch({"block": pa.array([block], pa.int32()), "part": packed})
+    def pack(tasks: Files) -> Iterator[pa.RecordBatch]:
+        for files in tasks:
+            for part in order_files.parts(plan, files):
+                packed = in_tasks.packed([part])
+                for block in range(blocks):
+                    yield pa.record_batch({"block": pa.array([block], pa.int32()), "part": packed})
 
     return pack
 
 
 def _writer(how: Counting) -> Batches:
-    """A row of COUNTED for the block of anchors that the rows of PACKED are for, whose rows are written."""
+    """What was Counted for the block of anchors that the rows of PACKED are for, whose rows are written."""
 
     def write_blocks(packed: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for held, levels, found, left_out in _found(how, packed):
             done = Counted(list(_written(how, held, levels, found)), len(found), left_out, _peak_bytes())
-            yield pa.record_batch({"counted": pa.array([pickle.dumps(done)], pa.binary())})
+            yield in_tasks.given([done])
 
     return write_blocks
 
@@ -204,7 +200,7 @@ def _of_block(packed: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, list[line
     blocks: set[int] = set()
     for batch in packed:
         blocks |= set(batch["block"].to_pylist())
-        parts += [order_files.unpacked(part) for part in batch["part"]]
+        parts += in_tasks.unpacked(batch["part"])
     yield from ((block, parts) for block in blocks)
 
 

@@ -16,7 +16,6 @@ rows: 100 a place in a list and 400 a bundle.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, delta, facts, order_files, parquet_files, segments
+from spark_jobs import affinity, delta, facts, in_tasks, order_files, parquet_files, segments
 from spark_jobs.facts import Job
 from spark_jobs.kernels import bundling, completion, cut, lines, tilt
 from spark_jobs.kernels import shop as shops
@@ -138,12 +137,12 @@ def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar,
         region, values = key[0].as_py(), _values(rows)
         found: list[tuple[str, str, str, bytes]] = []
         if ORDERS in values:
-            parts = [pickle.loads(value) for value in values[ORDERS]]  # noqa: S301 - this job's own
+            parts = in_tasks.unpacked(values[ORDERS])
             baskets, cells, _ = lines.joined(
                 parts, decay=decay, max_basket=learning.max_basket, max_item_orders=learning.max_item_orders
             )
             parts.clear()
-            shop = Shop(shops.from_bytes(values[SHOP][0]), held)
+            shop = Shop(shops.from_bytes(values[SHOP][0].as_buffer()), held)
             asked = {segment for name, segment in wanted if name == region}
             for segment, cell in cut.levels(baskets, cells, region, asked):
                 sets = bundling.mined(cell, shop, rules, region=region, segment=segment, k=k[region])
@@ -166,16 +165,16 @@ def _rule_lines(job: Job) -> list[int]:
     return rules_file.lines(config.path_of(job.settings.config_folder, "rules.toml"))
 
 
-def _values(rows: pa.Table) -> dict[str, list[pa.Buffer]]:
+def _values(rows: pa.Table) -> dict[str, list[pa.Scalar]]:
     """What `rows` hold of each kind."""
-    values: dict[str, list[pa.Buffer]] = {}
+    values: dict[str, list[pa.Scalar]] = {}
     for kind, value in zip(rows["kind"].to_pylist(), rows["packed"], strict=True):
-        values.setdefault(kind, []).append(value.as_buffer())
+        values.setdefault(kind, []).append(value)
     return values
 
 
 def _by_kind(rows: pa.Table) -> dict[str, list[pa.Table]]:
-    return {kind: [shops.from_bytes(value) for value in held] for kind, held in _values(rows).items()}
+    return {kind: [shops.from_bytes(value.as_buffer()) for value in held] for kind, held in _values(rows).items()}
 
 
 def listed(job: Job, sets: DataFrame, known: DataFrame, tilts: Mapping[tuple[str, str], float]) -> DataFrame:
@@ -281,8 +280,8 @@ class Files:
         parts = {BUNDLE_SETS.name: rows.filter(of_list), BUNDLES.name: rows.filter(pc.invert(of_list))}
         written = {name: self._file(TABLES[name], region, part) for name, part in parts.items() if len(part)}
         own = rows.filter(pc.equal(rows["segment"], ALL)).select(["anchor", "bundle_id", "evidence"])
-        values = [pa.array([value], pa.binary()) for value in (pickle.dumps(written), shops.to_bytes(own))]
-        return pa.record_batch([pa.array([region]), *values], delta.names(LISTED))
+        columns = [pa.array([region]), in_tasks.packed([written]), pa.array([shops.to_bytes(own)], pa.binary())]
+        return pa.record_batch(columns, delta.names(LISTED))
 
     def _file(self, table: Table, region: str, rows: pa.Table) -> Written:
         schema = parquet_files.schema(table)
@@ -299,7 +298,7 @@ class Files:
 
 def replace_day(job: Job, listed: DataFrame) -> None:
     """Make the files that rows of LISTED name the day's `bundles` and `bundle_sets`."""
-    written = [pickle.loads(row.written) for row in listed.select("written").collect()]  # noqa: S301 - two a region, ours
+    written = in_tasks.values(listed.select(F.col("written").alias("value")))
     for table in (BUNDLES.name, BUNDLE_SETS.name):
         files = [found[table] for found in written if table in found]
         parquet_files.replace_day(job.settings, table, job.as_of, files)

@@ -12,7 +12,6 @@ feature and block.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -26,12 +25,12 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, order_files, parquet_files
+from spark_jobs import delta, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cohorts as kernel
-from spark_jobs.kernels import customers
+from spark_jobs.kernels import customers, days
 from spark_jobs.kernels.protocol import LEARNED_SHARE
-from spark_jobs.order_files import Batches
+from spark_jobs.order_files import Batches, Files
 from spark_jobs.parquet_files import Held
 from tandem import segments as segments_file
 from warehouse import lake
@@ -99,22 +98,20 @@ def orders(job: Job) -> DataFrame:
     What may not be learned from is left out.
     """
     found = order_files.plan(job, job.segments.window_days, in_segments=False)
-    groups = order_files.dealt(order_files.sales_files(job, found), 2 * max(2, job.settings.shuffle_partitions))
-    numbers = job.spark.range(0, len(groups), 1, max(len(groups), 1))
-    packed = numbers.mapInArrow(_reader(found, groups, job.regions.names), PACKED)
+    files = order_files.for_tasks(job, order_files.sales_files(job, found))
+    packed = in_tasks.each(job.spark, files, _reader(found, job.regions.names), PACKED)
     joined = packed.repartitionById(len(job.regions.names), "place")
     return joined.mapInArrow(_joiner(job.regions.names, job.rules.learning.max_basket), HELD)
 
 
-def _reader(found: order_files.Plan, groups: list[list[order_files.File]], regions: list[str]) -> Batches:
-    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for region, rows in order_files.window(found, groups[number], LINES):
-                    place = pa.array([regions.index(region)], pa.int32())
-                    yield _batch([place, [pickle.dumps(customers.packed(rows, region), 5)]], PACKED)
+def _reader(found: order_files.Plan, regions: list[str]) -> Callable[[Files], Iterator[pa.RecordBatch]]:
+    def read_files(tasks: Files) -> Iterator[pa.RecordBatch]:
+        for files in tasks:
+            for region, rows in order_files.window(found, files, LINES):
+                place = pa.array([regions.index(region)], pa.int32())
+                yield _batch([place, in_tasks.packed([customers.packed(rows, region)])], PACKED)
 
-    return read_groups
+    return read_files
 
 
 def _joiner(regions: list[str], max_basket: int) -> Batches:
@@ -123,17 +120,12 @@ def _joiner(regions: list[str], max_basket: int) -> Batches:
         if held:
             place = held[0]["place"][:1]
             region = regions[place[0].as_py()]
-            whole = customers.merged([part for batch in held for part in unpacked(batch["packed"])])
+            whole = customers.merged([part for batch in held for part in in_tasks.unpacked(batch["packed"])])
             for block in customers.blocks(whole, order_files.LINES):
-                days = pa.array([np.unique(block.day[block.baskets(max_basket)])], pa.list_(pa.int32()))
-                yield _batch([place, [region], days, [pickle.dumps(block, 5)]], HELD)
+                known = pa.array([np.unique(block.day[block.baskets(max_basket)])], pa.list_(pa.int32()))
+                yield _batch([place, [region], known, in_tasks.packed([block])], HELD)
 
     return join
-
-
-def unpacked(values: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """What tasks of this job put in a column `packed`."""
-    return [pickle.loads(value.as_buffer()) for value in values]  # noqa: S301 - this job's own
 
 
 def _batch(columns: list[Any], ddl: str) -> pa.RecordBatch:
@@ -145,11 +137,10 @@ def cuts(held: DataFrame) -> tuple[int, int] | None:
 
     Of rows of HELD; None where there are fewer than ten days with orders.
     """
-    days = sorted({day for row in held.select("days").collect() for day in row.days})
-    if len(days) < 10:
+    known = sorted({day for row in held.select("days").collect() for day in row.days})
+    if len(known) < 10:
         return None
-    second = days[int(len(days) * LEARNED_SHARE)]
-    return days[int(len(days) * LEARNED_SHARE**2)], second
+    return known[int(len(known) * LEARNED_SHARE**2)], known[int(len(known) * LEARNED_SHARE)]
 
 
 @dataclass(frozen=True)
@@ -184,7 +175,7 @@ def counting(job: Job, cut: tuple[int, int] | None) -> Counting:
     return Counting(
         job.segments.learned.level,
         parquet_files.held(job.settings, "products", job.inputs.get("products")),
-        (*(cut or (0, 0)), (job.as_of - date(1970, 1, 1)).days),
+        (*(cut or (0, 0)), days.number(job.as_of)),
         job.rules.learning.max_basket,
     )
 
@@ -199,17 +190,17 @@ def features(job: Job, held: DataFrame, how: Counting) -> dict[str, list[str]]:
 def _totaller(how: Counting) -> Batches:
     def total(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for held in unpacked(batch["packed"]):
+            for held in in_tasks.unpacked(batch["packed"]):
                 found, names = how.counted(held)
                 sums = [np.bincount(found.feature, count, len(names)).astype(np.int64) for count in found.counts.T]
-                yield _batch([[pickle.dumps(pa.table([names, *sums], ["feature", *SLICES]), 5)]], TOTALS)
+                yield _batch([in_tasks.packed([pa.table([names, *sums], ["feature", *SLICES])])], TOTALS)
 
     return total
 
 
 def _chooser(most: int) -> Callable[[pa.Table], pa.Table]:
     def choose(rows: pa.Table) -> pa.Table:
-        total = pa.concat_tables(unpacked(rows["packed"])).group_by("feature")
+        total = pa.concat_tables(in_tasks.unpacked(rows["packed"])).group_by("feature")
         sums = total.aggregate([(name, "sum") for name in SLICES])
         chosen = []
         for name in SLICES:
@@ -230,7 +221,7 @@ def bought(held: DataFrame, how: Counting, wanted: Sequence[str]) -> DataFrame:
 def _counter(how: Counting, wanted: Sequence[str]) -> Batches:
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for held in unpacked(batch["packed"]):
+            for held in in_tasks.unpacked(batch["packed"]):
                 found, _ = how.counted(held, pa.array(wanted, pa.string()))
                 first = np.flatnonzero(np.diff(found.customer, prepend=-1))
                 entry = pa.StructArray.from_arrays([found.feature, *found.counts.T], ["feature", *SLICES])

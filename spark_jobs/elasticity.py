@@ -12,7 +12,6 @@ fits holds a top category: about 150 bytes for each price that a product had in 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -23,12 +22,12 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, order_files, parquet_files
+from spark_jobs import delta, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
-from spark_jobs.kernels import hierarchy, responses, sold
+from spark_jobs.kernels import days, hierarchy, responses, sold
 from spark_jobs.kernels.protocol import RESAMPLES, SEED, Measure
 from spark_jobs.kernels.sold import Sold
-from spark_jobs.order_files import Batches
+from spark_jobs.order_files import Files
 from tandem.segments import ALL
 
 PRIOR = (-2.62, 2.21)
@@ -62,29 +61,27 @@ def elasticities(job: Job, *, before: date | None = None) -> DataFrame:
     as_of, job = job.as_of, replace(job, as_of=before or job.as_of)
     whole = job.rules.learning.window_days // 7
     found = order_files.plan(job, max(whole, 1) * 7, in_segments=False)
-    tasks = 2 * max(2, job.settings.shuffle_partitions)
-    groups = order_files.dealt(order_files.sales_files(job, found), tasks)
-    numbers = job.spark.range(0, len(groups), 1, max(len(groups), 1))
-    sums = numbers.mapInArrow(_reader(job, found, groups), PACKED).repartition(tasks, "top")
+    files = order_files.for_tasks(job, order_files.sales_files(job, found))
+    read = in_tasks.each(job.spark, files, _reader(job, found), PACKED)
+    sums = read.repartition(2 * order_files.tasks_at_once(job), "top")
     fits = sums.groupBy("top").applyInArrow(_fitter(job.regions.names), FITTED)
     shrunk = fits.groupBy().applyInArrow(_shrunk, SHRUNK)
     return shrunk.select(F.lit(as_of).alias("as_of"), *delta.names(SHRUNK))
 
 
-def _reader(job: Job, found: order_files.Plan, groups: list[list[order_files.File]]) -> Batches:
+def _reader(job: Job, found: order_files.Plan) -> Callable[[Files], Iterator[pa.RecordBatch]]:
     held = parquet_files.held(job.settings, "products", job.inputs.get("products"))
-    end_day = (job.as_of - date(1970, 1, 1)).days
+    end_day = days.number(job.as_of)
 
-    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read_files(tasks: Files) -> Iterator[pa.RecordBatch]:
         products = held.rows(["sku", "category"])
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for region, rows in order_files.window(found, groups[number], LINES):
-                    for top, part in sold.sold(rows, products, end_day):
-                        row = [pa.array([value]) for value in (top, region, pickle.dumps(part, 5))]
-                        yield pa.record_batch(row, names=delta.names(PACKED))
+        for files in tasks:
+            for region, rows in order_files.window(found, files, LINES):
+                for top, part in sold.sold(rows, products, end_day):
+                    row = [pa.array([top]), pa.array([region]), in_tasks.packed([part])]
+                    yield pa.record_batch(row, names=delta.names(PACKED))
 
-    return read_groups
+    return read_files
 
 
 def evaluated(job: Job) -> list[Measure]:
@@ -121,8 +118,7 @@ def _judged(own: responses.Floats) -> list[Measure]:
 
 def _fitter(regions: list[str]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     def fit(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        held = [pickle.loads(value.as_buffer()) for value in rows["packed"]]  # noqa: S301 - this job's own
-        return _table(FITTED, _fits(held, rows["region"].to_pylist(), regions))
+        return _table(FITTED, _fits(in_tasks.unpacked(rows["packed"]), rows["region"].to_pylist(), regions))
 
     return fit
 

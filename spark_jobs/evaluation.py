@@ -29,7 +29,7 @@ from spark_jobs import (
     substitutes,
 )
 from spark_jobs.facts import Job
-from spark_jobs.kernels import baselines, judged
+from spark_jobs.kernels import baselines, days, judged
 from spark_jobs.kernels.baselines import Postings
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.history import history
@@ -81,7 +81,7 @@ def ranked(job: Job, orders: DataFrame, learned: Learned, *, thorough: bool) -> 
 
 def _judge(job: Job, learned: Learned, thorough: bool) -> Callable[[str, int, pa.Table, pa.Table], pa.Table]:
     learning, tail_weight = job.rules.learning, job.rules.ranking.weight_of_tail
-    day = (learned.first_asked - ranking.EPOCH).days
+    day = days.number(learned.first_asked)
 
     def judge(region: str, block: int, packed: pa.Table, products: pa.Table) -> pa.Table:
         found = judged.judged(

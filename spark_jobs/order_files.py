@@ -6,10 +6,10 @@ and 40 an order, and a task that is given all orders of a level holds 12 bytes a
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
-from spark_jobs import delta
+from spark_jobs import delta, in_tasks
 from spark_jobs.facts import Job
 from spark_jobs.kernels import lines
 from tandem.errors import InputError
@@ -34,6 +34,8 @@ CODED = ("sku", "customer_id", "segment")
 LINES = 1_000_000
 """Lines that a worker reads and packs at once (about 60 and 10 bytes each), more only where a row group has more."""
 Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Files = Iterator[list["File"]]
+"""Files of each task."""
 TEXTS = pa.schema({"segment": pa.string(), "customer_id": pa.string()})
 PACKED = "region string, days array<int>, orders long, packed binary"
 """Orders of a file of one region: their days (from 1970-01-01) and number, and themselves, see `orders`."""
@@ -129,19 +131,13 @@ def plan(job: Job, window_days: int, *, in_segments: bool = True) -> Plan:
 def packed(job: Job, *, in_segments: bool = False) -> DataFrame:
     """Orders of the learning window as rows of PACKED; with their segments where `in_segments`, else without."""
     found = plan(job, job.rules.learning.window_days, in_segments=in_segments)
-    groups = dealt(sales_files(job, found), 2 * max(2, job.settings.shuffle_partitions))
-    numbers = job.spark.range(0, len(groups), 1, max(len(groups), 1))
-    return numbers.mapInArrow(_reader(found, groups), PACKED)
 
+    def read_files(tasks: Files) -> Iterator[pa.RecordBatch]:
+        for files in tasks:
+            for part in parts(found, files):
+                yield _packed(part, part.cells[0][0])
 
-def _reader(found: Plan, groups: list[list[File]]) -> Batches:
-    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for part in parts(found, groups[number]):
-                    yield _packed(part, part.cells[0][0])
-
-    return read_groups
+    return in_tasks.each(job.spark, for_tasks(job, sales_files(job, found)), read_files, PACKED)
 
 
 def _packed(part: lines.Part, region: str) -> pa.RecordBatch:
@@ -150,14 +146,14 @@ def _packed(part: lines.Part, region: str) -> pa.RecordBatch:
         pa.array([region]),
         pa.array([np.unique(part.at // lines.DAY).astype(np.int32)], pa.list_(pa.int32())),
         pa.array([len(part.at)], pa.int64()),
-        pa.array([pickle.dumps(part, protocol=5)], pa.binary()),
+        in_tasks.packed([part]),
     ]
     return pa.record_batch(columns, names=delta.names(PACKED))
 
 
 def orders(rows: pa.Table, max_basket: int) -> pa.Table:
     """The orders in rows of PACKED, as `lines.orders` gives them."""
-    return lines.orders([unpacked(value) for value in rows["packed"]], max_basket)
+    return lines.orders(in_tasks.unpacked(rows["packed"]), max_basket)
 
 
 def drawn(share: float) -> Batches:
@@ -165,51 +161,50 @@ def drawn(share: float) -> Batches:
 
     def draw(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for row, value in enumerate(batch["packed"]):
-                yield _packed(lines.drawn(unpacked(value), share), batch["region"][row].as_py())
+            for region, part in zip(batch["region"].to_pylist(), in_tasks.unpacked(batch["packed"]), strict=True):
+                yield _packed(lines.drawn(part, share), region)
 
     return draw
-
-
-def unpacked(value: pa.Scalar) -> lines.Part:
-    """The orders in a value of a column `packed`."""
-    part: lines.Part = pickle.loads(value.as_buffer())  # noqa: S301 - this job's own
-    return part
 
 
 def of_table(job: Job, table: str, columns: list[str], how: Callable[[pa.Table], pa.Table], schema: str) -> DataFrame:
     """What `how` makes of rows (`columns`) of a table's pinned version, LINES or a row group of a file at once."""
     where = folder(job.settings, table)
-    files = sorted(active(job.settings, table, job.inputs.get(table)), key=lambda file: (-file.bytes, file.path))
-    groups = dealt(files, 2 * max(2, job.settings.shuffle_partitions))
+    held = active(job.settings, table, job.inputs.get(table))
 
-    def read_groups(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                for file in groups[number]:
-                    for rows in read(where, file, columns):
-                        yield from how(rows).combine_chunks().to_batches()
+    def read_files(tasks: Files) -> Iterator[pa.RecordBatch]:
+        for file in chain.from_iterable(tasks):
+            for rows in read(where, file, columns):
+                yield from how(rows).combine_chunks().to_batches()
 
-    return job.spark.range(0, len(groups), 1, max(len(groups), 1)).mapInArrow(read_groups, schema)
+    return in_tasks.each(job.spark, for_tasks(job, held), read_files, schema)
 
 
 def sales_files(job: Job, found: Plan) -> list[File]:
-    """The files of sales_lines that may hold orders of the plan, largest first."""
+    """The files of sales_lines that may hold orders of the plan."""
     months = {f"{found.since:%Y-%m}", f"{found.before:%Y-%m}"}
     held = active(job.settings, "sales_lines", job.inputs.get("sales_lines"))
-    inside = [
+    return [
         file
         for file in held
         if file.values["region"] in found.purposes and min(months) <= file.values["month"] <= max(months)
     ]
-    return sorted(inside, key=lambda file: (-file.bytes, file.path))
+
+
+def for_tasks(job: Job, files: Sequence[File]) -> list[list[File]]:
+    """`files` for two rounds of tasks."""
+    return dealt(files, 2 * tasks_at_once(job))
+
+
+def tasks_at_once(job: Job) -> int:
+    return max(2, job.settings.shuffle_partitions)
 
 
 def dealt(files: Sequence[File], hands: int) -> list[list[File]]:
-    """`files` (largest first) in at most `hands` groups of about the same number of bytes."""
+    """`files` in at most `hands` groups of about the same number of bytes, none of them empty."""
     groups: list[list[File]] = [[] for _ in range(min(hands, len(files)))]
     weights = [0] * len(groups)
-    for file in files:
+    for file in sorted(files, key=lambda file: (-file.bytes, file.path)):
         lightest = weights.index(min(weights))
         groups[lightest].append(file)
         weights[lightest] += file.bytes
@@ -219,20 +214,11 @@ def dealt(files: Sequence[File], hands: int) -> list[list[File]]:
 def parts(found: Plan, files: Sequence[File]) -> Iterator[lines.Part]:
     """The orders of each file, a part for so many lines."""
     members: dict[str, dict[str, pa.Array]] = {}
-    willing: dict[str, pa.Array] = {}
-    for file in files:
-        region = file.values["region"]
+    for region, rows in window(found, files, COLUMNS):
         if region not in members:
             members[region] = _members(found, region)
-        for rows in read(found.sales, file, COLUMNS):
-            held = _counted(found, rows)
-            if purposes := found.purposes[region]:
-                if region not in willing:
-                    willing[region] = _willing(found, purposes)
-                agreed = pc.is_in(held["customer_id"], willing[region])
-                held = held.filter(pc.or_(pc.is_null(held["customer_id"]), agreed))
-            if len(held):
-                yield lines.packed(held, region, members[region], EVERYONE)
+        if len(held := _bought(rows)):
+            yield lines.packed(held, region, members[region], EVERYONE)
 
 
 def window(found: Plan, files: Sequence[File], columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
@@ -253,8 +239,7 @@ def window(found: Plan, files: Sequence[File], columns: list[str]) -> Iterator[t
             if purposes:
                 agreed = pc.is_in(rows["customer_id"], willing[region])
                 keep = pc.and_(keep, pc.or_(pc.is_null(rows["customer_id"]), agreed))
-            held = rows if pc.all(keep).as_py() else rows.filter(keep)
-            if len(held):
+            if len(held := _where(rows, keep)):
                 yield region, held
 
 
@@ -276,14 +261,13 @@ def read(where: Folder, file: File, columns: list[str]) -> Iterator[pa.Table]:
                 waiting, rows = [], 0
 
 
-def _counted(found: Plan, rows: pa.Table) -> pa.Table:
-    """Lines inside the window of which something was bought."""
-    at = rows["ordered_at"]
-    since, before = (pa.scalar(moment, at.type) for moment in (found.since, found.before))
-    inside = pc.and_(pc.greater_equal(at, since), pc.less(at, before))
+def _bought(rows: pa.Table) -> pa.Table:
+    """The lines of which something was bought."""
     bought = pc.and_(pc.greater(rows["quantity"], 0), pc.greater(rows["net_cents"], 0))
-    keep = pc.and_(inside, bought)
-    rows = rows.drop_columns(["quantity", "net_cents"])
+    return _where(rows.drop_columns(["quantity", "net_cents"]), bought)
+
+
+def _where(rows: pa.Table, keep: pa.ChunkedArray) -> pa.Table:
     return rows if pc.all(keep).as_py() else rows.filter(keep)
 
 

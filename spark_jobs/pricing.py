@@ -7,7 +7,6 @@ region: about 500 bytes a bundle and 300 a product; of the sales it looks up, on
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,12 +18,12 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, elasticity, facts, order_files, parquet_files
+from spark_jobs import delta, elasticity, facts, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import earnings, pricer
 from spark_jobs.kernels.protocol import MEASURED, Measure, first_asked_day
 from spark_jobs.order_files import Folder
-from spark_jobs.parquet_files import Held
+from spark_jobs.parquet_files import Held, Written
 from tandem.errors import ConfigError
 from tandem.regions import Region
 from tandem.rules import Pricing
@@ -68,23 +67,20 @@ class Sources:
 
 def write(job: Job) -> None:
     """Replace the day's bundles by the same with floors, discount, expected profit and why."""
-    names, found = job.regions.names, sources(job)
+    found = sources(job)
 
-    def write_files(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in numbers:
-            for number in batch["id"].to_pylist():
-                yield _written(found, names[number])
+    def write_files(regions: Iterator[str]) -> Iterator[pa.RecordBatch]:
+        for region in regions:
+            yield in_tasks.given(_written(found, region))
 
-    done = job.spark.range(0, len(names), 1, len(names)).mapInArrow(write_files, "written binary").collect()
-    files = [pickle.loads(row.written) for row in done]  # noqa: S301 - a row a region, ours
+    files = in_tasks.values(in_tasks.each(job.spark, job.regions.names, write_files, in_tasks.VALUE))
     parquet_files.replace_day(job.settings, BUNDLES.name, job.as_of, files)
 
 
-def _written(found: Sources, region: str) -> pa.RecordBatch:
-    """The file of a region's bundles; no row where it has none."""
+def _written(found: Sources, region: str) -> list[Written]:
+    """The file of a region's bundles; none where it has none."""
     rows, values = priced(found, region), {"as_of": f"{found.as_of}", "region": region}
-    files = [parquet_files.write(found.where, BUNDLES, values, rows)] if len(rows) else []
-    return pa.record_batch({"written": pa.array([pickle.dumps(file) for file in files], pa.binary())})
+    return [parquet_files.write(found.where, BUNDLES, values, rows)] if len(rows) else []
 
 
 def sources(job: Job) -> Sources:

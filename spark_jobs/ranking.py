@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -23,9 +22,9 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import affinity, facts, order_files, parquet_files
+from spark_jobs import affinity, facts, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
-from spark_jobs.kernels import features, ranker
+from spark_jobs.kernels import days, features, ranker
 from spark_jobs.kernels.features import NAMES, Evidence
 from spark_jobs.kernels.history import History, history
 from spark_jobs.kernels.protocol import MIN_ORDERS, first_asked_day
@@ -42,10 +41,8 @@ PRODUCTS_PER_BLOCK = 100_000
 CODE = "2"
 """Changed whenever the same inputs would give another model."""
 BPS = 10_000
-EPOCH = date(1970, 1, 1)
 NEED = ["sku", "substitute", "apart"]
 MODEL = "model binary"
-WRITTEN = "written binary"
 HELD = "place int, name string, block int, ordered boolean, packed binary"
 """Of a cell, called by its region or `*`: orders (`ordered`; see `order_files.PACKED`) or products (in Arrow's stream
 format)."""
@@ -62,8 +59,7 @@ def write(job: Job) -> None:
         lake.replace(job.settings, RANKING_MODELS, learned.rows, f"as_of = '{job.as_of}'")
     known = products(job).persist()
     rows = in_cells(job, orders, known, known.count() // PRODUCTS_PER_BLOCK + 1)
-    written = rows.mapInArrow(each_cell(_writer(job, learned.model)), WRITTEN).collect()
-    files = [pickle.loads(row.written) for row in written]  # noqa: S301 - this job's own
+    files = in_tasks.values(rows.mapInArrow(each_cell(_writer(job, learned.model)), in_tasks.VALUE))
     parquet_files.replace_day(job.settings, RANKINGS.name, job.as_of, files)
 
 
@@ -145,12 +141,12 @@ def model(job: Job, orders: DataFrame) -> Learned:
     `orders` as `order_files.packed` gives them. It is learned from the first 80 % of the window's days, so that the
     model that ranks is the one whose figures `evaluations` tells.
     """
-    days: set[int] = set()
+    known: set[int] = set()
     count = 0
     for row in orders.select("days", "orders").collect():
-        days.update(row.days)
+        known.update(row.days)
         count += row.orders
-    first = EPOCH + timedelta(days=first_asked_day(np.array(sorted(days), np.int32))) if days else job.as_of
+    first = days.of(first_asked_day(np.array(sorted(known), np.int32))) if known else job.as_of
     mark = _fingerprint(job)
     since = job.as_of - timedelta(days=job.rules.ranking.retrain_days)
     stored = lake.open_table(job.settings, RANKING_MODELS.name).to_pyarrow_table(
@@ -178,7 +174,7 @@ def train(job: Job, orders: DataFrame, known: DataFrame, count: int, before: dat
 
     None where smoothed confidence does as well. `known` as `products` gives them.
     """
-    share, max_basket, day = SAMPLED_ORDERS / max(count, 1), job.rules.learning.max_basket, (before - EPOCH).days
+    share, max_basket, day = SAMPLED_ORDERS / max(count, 1), job.rules.learning.max_basket, days.number(before)
 
     def learn(packed: pa.Table, products: pa.Table) -> pa.Table:
         rows = order_files.orders(packed, max_basket)
@@ -220,7 +216,7 @@ def _writer(job: Job, learned: bytes | None) -> Callable[[str, int, pa.Table, pa
             if len(rows):
                 place = {"as_of": as_of, "region": region}
                 written.append(parquet_files.write(where, RANKINGS, place, rows))
-        return pa.table({"written": pa.array([pickle.dumps(each) for each in written], pa.binary())})
+        return pa.Table.from_batches([in_tasks.given(written)])
 
     return write_block
 

@@ -51,8 +51,7 @@ class Source:
 
     def dealt(self, hands: int) -> list[Source]:
         """The same files in at most `hands` parts of about the same number of bytes, none of them empty."""
-        largest = sorted(self.files, key=lambda file: (-file.bytes, file.path))
-        return [Source(self.folder, part) for part in order_files.dealt(largest, hands)]
+        return [Source(self.folder, part) for part in order_files.dealt(self.files, hands)]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from edge_service.region_store import LiveRow, RegionStore
-from spark_jobs.in_tasks import collected
+from spark_jobs import in_tasks
 from spark_jobs.region_build import RegionBuild, Source
 from tandem.regions import Region
 
-Batches = Iterator[pa.RecordBatch]
 LIVE = {
     "stock": ("stock_as_of", {"on_hand": "stock"}),
     "prices": ("prices_as_of", {"list_price_cents": "list_price", "sale_price_cents": "sale_price"}),
@@ -34,9 +33,8 @@ def seed(build: RegionBuild) -> int:
     parts = [part for table in LIVE for part in _parts(build, table)]
     if not parts:
         return 0
-    seeder = _seeder(build.region, build.fence, parts)
-    rows = build.spark.range(0, len(parts), 1, len(parts)).mapInArrow(seeder, "changed long")
-    return sum(part.changed for part in collected(rows))
+    seeder = _seeder(build.region, build.fence)
+    return sum(in_tasks.values(in_tasks.each(build.spark, parts, seeder, in_tasks.VALUE)))
 
 
 def _parts(build: RegionBuild, table: str) -> list[_Part]:
@@ -50,12 +48,10 @@ def _parts(build: RegionBuild, table: str) -> list[_Part]:
     return [_Part(table, part, known_at) for part in rows.dealt(build.settings.shuffle_partitions)]
 
 
-def _seeder(region: Region, fence: int | None, parts: list[_Part]) -> Callable[[Batches], Batches]:
-    def seed(batches: Batches) -> Batches:
+def _seeder(region: Region, fence: int | None) -> Callable[[Iterator[_Part]], Iterator[pa.RecordBatch]]:
+    def seed(parts: Iterator[_Part]) -> Iterator[pa.RecordBatch]:
         with RegionStore(region, fence) as store:
-            for batch in batches:
-                for number in batch.column(0).to_pylist():
-                    yield pa.RecordBatch.from_pydict({"changed": [_seeded(store, parts[number])]})
+            yield in_tasks.given(_seeded(store, part) for part in parts)
 
     return seed
 

@@ -6,10 +6,8 @@ attributes, one that writes members its region's (about 60 bytes each).
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +18,7 @@ from pyspark.sql import functions as F
 
 from spark_jobs import cohorts, delta, in_tasks, order_files, parquet_files, trial
 from spark_jobs.facts import Job
-from spark_jobs.kernels import customers
+from spark_jobs.kernels import customers, days
 from spark_jobs.kernels.protocol import Measure
 from spark_jobs.order_files import Batches
 from tandem import config
@@ -88,11 +86,10 @@ def _write_members(job: Job, members: DataFrame) -> None:
             region = {"region": regions[rows["place"][0].as_py()]}
             kept = rows.drop_columns(["place", "as_of", "region"])
             file = parquet_files.write(where, SEGMENT_MEMBERS, day | region, kept)
-            yield pa.record_batch([pa.array([pickle.dumps(file)])], ["written"])
+            yield in_tasks.given([file])
 
     placed = members.withColumn("place", trial.place(regions)).repartitionById(len(regions), "place")
-    written = in_tasks.collected(placed.mapInArrow(write_region, "written binary"))
-    files = [pickle.loads(row.written) for row in written]  # noqa: S301 - this job's own
+    files = in_tasks.values(placed.mapInArrow(write_region, in_tasks.VALUE))
     parquet_files.replace_day(job.settings, SEGMENT_MEMBERS.name, job.as_of, files)
 
 
@@ -125,7 +122,7 @@ def _learned(job: Job, held: DataFrame, cut: tuple[int, int] | None) -> tuple[co
 def _members(job: Job, labels: DataFrame) -> DataFrame:
     matched = F.when(F.col("segment") != EVERYONE, F.col("segment"))
     order = (F.col("whole"), matched) if job.segments.first == "learned" else (matched, F.col("whole"))
-    return labels.where(F.col("_before") == _days(job.as_of)).select(
+    return labels.where(F.col("_before") == days.number(job.as_of)).select(
         F.lit(job.as_of).alias("as_of"),
         "region",
         F.coalesce(*order, F.lit(EVERYONE)).alias("segment"),
@@ -138,7 +135,7 @@ def _members(job: Job, labels: DataFrame) -> DataFrame:
 
 def behaviour(job: Job, held: DataFrame, cut: tuple[int, int] | None) -> DataFrame:
     """Rows of BEHAVIOUR of `cohorts.orders`: before as_of, and before each day of `cut`."""
-    before = sorted({*(cut or ()), _days(job.as_of)})
+    before = sorted({*(cut or ()), days.number(job.as_of)})
     units = {region.name: 10 ** EXPONENTS[region.currency] for region in job.regions.region}
     return held.select("region", "packed").mapInArrow(_behaver(before, units), BEHAVIOUR)
 
@@ -146,7 +143,7 @@ def behaviour(job: Job, held: DataFrame, cut: tuple[int, int] | None) -> DataFra
 def _behaver(before: list[int], units: dict[str, int]) -> Batches:
     def behave(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for region, held in zip(batch["region"].to_pylist(), cohorts.unpacked(batch["packed"]), strict=True):
+            for region, held in zip(batch["region"].to_pylist(), in_tasks.unpacked(batch["packed"]), strict=True):
                 for day in before:
                     customer, *did = customers.behaviour(held, day)
                     who = held.customers.take(pa.array(customer))
@@ -155,10 +152,6 @@ def _behaver(before: list[int], units: dict[str, int]) -> Batches:
                     yield pa.record_batch([pa.array(each) for each in columns], names=delta.names(BEHAVIOUR))
 
     return behave
-
-
-def _days(day: date) -> int:
-    return (day - date(1970, 1, 1)).days
 
 
 def _names(job: Job) -> list[str]:

@@ -7,7 +7,7 @@ shard at a time. It reads back the files that it wrote; `RegionStore.verify` rea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import NamedTuple
@@ -21,8 +21,7 @@ from cdn.manifest import Manifest
 from cdn.store import ObjectStore
 from edge_service.region_payloads import Buckets
 from edge_service.region_store import RegionStore, Staged, batches
-from spark_jobs import release_rows
-from spark_jobs.in_tasks import collected
+from spark_jobs import in_tasks, release_rows
 from spark_jobs.region_build import RegionBuild, Source
 from spark_jobs.release_switch import object_store
 from tandem import segments
@@ -39,7 +38,6 @@ ROWS_A_TASK = 4_000_000
 tasks than `shuffle_partitions`, each of which reads all rows once."""
 FILES_AT_ONCE = 8
 """Shards that a task makes before it writes their files and reads them back, all at the same time."""
-Batches = Iterator[pa.RecordBatch]
 
 
 class Rows(NamedTuple):
@@ -109,8 +107,7 @@ def stage(build: RegionBuild) -> tuple[Staged, Manifest]:
     work = planned(build)
     with RegionStore(build.region, build.fence) as redis:
         redis.begin(build.release_id, Buckets.of(work.shard_count, *work.rows))
-    rows = build.spark.range(0, work.parts, 1, work.parts).mapInArrow(_writer(work), "written binary")
-    written = [msgspec.msgpack.decode(row.written, type=Written) for row in collected(rows)]
+    written = in_tasks.values(in_tasks.each(build.spark, range(work.parts), _writer(work), in_tasks.VALUE))
     staged = Staged(
         anchors=sum(each.staged.anchors for each in written),
         bundles=sum(each.staged.bundles for each in written),
@@ -162,13 +159,12 @@ def _content(lists: list[pa.Table], bundles: list[pa.Table], products: list[pa.T
     return Content(found, bodies, known)
 
 
-def _writer(work: Work) -> Callable[[Batches], Batches]:
-    def write(parts: Batches) -> Batches:
+def _writer(work: Work) -> Callable[[Iterator[int]], Iterator[pa.RecordBatch]]:
+    def write(parts: Iterator[int]) -> Iterator[pa.RecordBatch]:
         store = object_store(work.settings, work.region)
         with RegionStore(work.slow_region, work.fence) as redis:
-            for batch in parts:
-                for part in batch.column(0).to_pylist():
-                    yield _batch(_write(work, part, redis, store))
+            for part in parts:
+                yield in_tasks.given(_write(work, part, redis, store))
 
     return write
 
@@ -242,7 +238,3 @@ def _computed_at(build: RegionBuild) -> str:
     """When this release was first staged, by the ledger: the same however often it is written again."""
     at = ledger.first(build.settings, build.region.name, build.release_id, "staged")
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _batch(done: Iterable[Written]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict({"written": pa.array(map(msgspec.msgpack.encode, done), pa.binary())})

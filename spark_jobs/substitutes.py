@@ -7,7 +7,6 @@ one order, is counted in `kernels.swaps`; who buys them (item factors) and what 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, GroupedData
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, embeddings, facts, order_files, parquet_files
+from spark_jobs import delta, embeddings, facts, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baselines, content, later, nearest, protocol, swaps
 from spark_jobs.kernels import shelf as shelves
@@ -31,7 +30,6 @@ TOP = 10
 """Substitutes kept of a product."""
 NEAR = 20
 """Candidates beside the category's most bought: so many most alike by content, and by buyers where no category is."""
-WRITTEN = "written binary"
 MEASURED = "metric string, value double, low double, high double, queries long"
 
 
@@ -41,8 +39,7 @@ def write(job: Job) -> None:
     All regions learn together, in one task: about 120 bytes a line of an order, 4 kB a product.
     """
     bought, products = order_files.packed(job), described(job)
-    rows = in_one(bought).cogroup(in_one(products)).applyInArrow(_writer(job), WRITTEN).collect()
-    written = [pickle.loads(row.written) for row in rows]  # noqa: S301 - this job's own
+    written = in_tasks.values(in_one(bought).cogroup(in_one(products)).applyInArrow(_writer(job), in_tasks.VALUE))
     for table in TABLES:
         files = [found[table.name] for found in written if table.name in found]
         parquet_files.replace_day(job.settings, table.name, job.as_of, files)
@@ -72,7 +69,7 @@ def _writer(job: Job) -> Callable[[pa.Table, pa.Table], pa.Table]:
 
     def write_files(packed: pa.Table, products: pa.Table) -> pa.Table:
         held = shelves.shelf(order_files.orders(packed, max_basket), products)
-        known = _enough(held)
+        known = enough(held)
         factors = embeddings.of_cell(held.cell, known)
         kept = np.flatnonzero(known)
         skus = held.cell.skus.cast(pa.string())
@@ -85,12 +82,12 @@ def _writer(job: Job) -> Callable[[pa.Table, pa.Table], pa.Table]:
             for table, made in zip(TABLES, rows, strict=True)
             if len(made)
         }
-        return pa.table({"written": pa.array([pickle.dumps(written)], pa.binary())})
+        return pa.Table.from_batches([in_tasks.given([written])])
 
     return write_files
 
 
-def _enough(held: Shelf) -> NDArray[np.bool_]:
+def enough(held: Shelf) -> NDArray[np.bool_]:
     """Usable items in orders enough that item factors say something of them."""
     return held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
 
@@ -185,7 +182,7 @@ def asked_later(job: Job, judge: Judge) -> list[Measure]:
 def judged(split: later.Split, min_customers: int) -> Iterator[tuple[str, protocol.Estimate]]:
     """Each measure of `evaluated` with its estimate; none of repair where no category is known."""
     held = split.held
-    factors = embeddings.of_cell(held.cell, _enough(held))
+    factors = embeddings.of_cell(held.cell, enough(held))
     made = found(held, factors, min_customers)
     items = len(held.usable)
     orders = np.where(held.usable, held.cell.item_counts, 0).astype(np.int32)
@@ -207,7 +204,7 @@ def judged(split: later.Split, min_customers: int) -> Iterator[tuple[str, protoc
 
 
 def _nearest_of_category(held: Shelf, factors: NDArray[np.float32]) -> Ints:
-    kept = np.flatnonzero(_enough(held)).astype(np.int32)
+    kept = np.flatnonzero(enough(held)).astype(np.int32)
     lists = np.full((len(held.usable), later.REPAIRS), -1, np.int32)
     for item, other, _, same, rank in nearest.nearest(
         factors[kept], held.category[kept], alike=later.REPAIRS, others=1

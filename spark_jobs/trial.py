@@ -9,7 +9,6 @@ number of segments (Bonferroni; Dunn, JASA 56, 1961).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from spark_jobs.cohorts import Learned, unpacked
+from spark_jobs import in_tasks
+from spark_jobs.cohorts import Learned
 from spark_jobs.facts import Job
-from spark_jobs.kernels import customers, placebo
+from spark_jobs.kernels import customers, days, placebo
 from spark_jobs.kernels.cells import Ints, codes
 from spark_jobs.kernels.protocol import SEED, Measure, Orders
 from spark_jobs.order_files import Batches
@@ -102,7 +102,7 @@ def _asker(regions: list[str], cut: tuple[int, int], max_basket: int) -> Batches
         if both:
             rows = pa.Table.from_batches(both)
             of_orders = pc.is_valid(rows["packed"])
-            known, held = rows.filter(pc.invert(of_orders)), unpacked(rows["packed"].filter(of_orders))
+            known, held = rows.filter(pc.invert(of_orders)), in_tasks.unpacked(rows["packed"].filter(of_orders))
             if held and len(known):
                 region = regions[rows["place"][0].as_py()]
                 yield from asked(region, customers.merged(held), known, cut, max_basket).to_batches()
@@ -310,7 +310,7 @@ def _rows(job: Job, found: Mapping[Key, dict[str, Any]], wanted: Mapping[Key, st
     """segment_decisions: what was found, and every segment that has members without having been asked about."""
     columns = TABLES["segment_decisions"].columns
     nothing = {column.name: 0 for column in columns if column.type in ("double", "long")} | {"helps": False}
-    before = date(1970, 1, 1) + timedelta(days=cut[1]) if cut else job.as_of
+    before = days.of(cut[1]) if cut else job.as_of
     made = []
     for key in sorted({*found, *wanted}):
         row = nothing | dict(zip(("region", "segment", "kind"), key, strict=True)) | found.get(key, {})

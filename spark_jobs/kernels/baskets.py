@@ -148,7 +148,13 @@ def arrange(orders: Orders, cell_region: Shorts, regions: int) -> Baskets:
 
 def from_cell(cell: Cell) -> tuple[Baskets, Ints]:
     """One cell as baskets of one cell in one region, and the cell's own number of each item."""
-    orders = Orders(
+    baskets = arrange(orders_of(cell), np.zeros(1, np.int16), 1)
+    return baskets, baskets.sku_place  # the cell numbers items in the order of their SKUs
+
+
+def orders_of(cell: Cell) -> Orders:
+    """The orders of a cell, as if all were of one moment, weightless."""
+    return Orders(
         skus=cell.skus,
         starts=cell.order_starts,
         items=cell.order_items,
@@ -158,8 +164,6 @@ def from_cell(cell: Cell) -> tuple[Baskets, Ints]:
         at=np.zeros(cell.orders, np.int64),
         weight=np.zeros(cell.orders, np.int64),
     )
-    baskets = arrange(orders, np.zeros(1, np.int16), 1)
-    return baskets, baskets.sku_place  # the cell numbers items in the order of their SKUs
 
 
 def by_popularity(orders: Orders) -> tuple[Longs, Ints, NDArray[np.intp]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +54,10 @@ def cell(customer: pa.ChunkedArray, skus: pa.ChunkedArray) -> Cell:
     by_item = np.lexsort((order_of, item_codes))
     return Cell(
         skus=item_keys,
-        order_starts=_starts(order_of, len(owner)),
+        order_starts=offsets(np.bincount(order_of, minlength=len(owner))),
         order_items=item_codes[rows],
         order_customer=owner[by_customer],
-        item_starts=_starts(item_codes, len(item_keys)),
+        item_starts=offsets(np.bincount(item_codes, minlength=len(item_keys))),
         item_orders=order_of[by_item],
     )
 
@@ -81,5 +82,12 @@ def codes(values: pa.Array) -> tuple[Ints, pa.Array]:
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
 
 
-def _starts(codes: Ints, size: int) -> Offsets:
-    return np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=size)))).astype(np.int64)
+def united(values: Sequence[pa.Array]) -> tuple[pa.Array, list[Ints]]:
+    """All distinct values, sorted, and for each array its values' numbers."""
+    number, known = codes(pa.chunked_array(values, pa.string()))
+    return known, np.split(number, np.cumsum([len(each) for each in values])[:-1])
+
+
+def offsets(sizes: NDArray[np.integer]) -> Offsets:
+    """Where each of so many begins, and the end: shape (sizes + 1,)."""
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)

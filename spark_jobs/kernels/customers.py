@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spark_jobs.kernels import lines, protocol
 from spark_jobs.kernels.baskets import Longs
-from spark_jobs.kernels.cells import Ints, Offsets, codes
+from spark_jobs.kernels.cells import Ints, Offsets, codes, offsets, united
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -92,15 +92,15 @@ def packed(rows: pa.Table, region: str) -> Orders:
         np.minimum.reduceat(day, first).astype(np.int32),
         np.add.reduceat(net, first),
         np.logical_or.reduceat(positive, first),
-        _starts(np.add.reduceat(counts.astype(np.int64), first)),
+        offsets(np.add.reduceat(counts.astype(np.int64), first)),
         sku,
     )
 
 
 def merged(parts: Sequence[Orders]) -> Orders:
     """The orders of all parts of one region, each once: nobody's, then each customer's, day by day."""
-    skus, sku = _united([part.skus for part in parts])
-    people, person = _united([part.customers for part in parts])
+    skus, sku = united([part.skus for part in parts])
+    people, person = united([part.customers for part in parts])
     key = np.concatenate([part.key for part in parts])
     by_key = np.lexsort((key[:, 1], key[:, 0]))
     new = np.concatenate(([True], (key[by_key[1:]] != key[by_key[:-1]]).any(1)))
@@ -129,7 +129,7 @@ def merged(parts: Sequence[Orders]) -> Orders:
         day[turn],
         np.add.reduceat(by(part.net_cents for part in parts), first)[turn],
         np.logical_or.reduceat(by(part.bought for part in parts), first)[turn],
-        _starts(np.bincount(each // max(len(skus), 1), minlength=len(turn))),
+        offsets(np.bincount(each // max(len(skus), 1), minlength=len(turn))),
         (each % max(len(skus), 1)).astype(np.int32),
     )
 
@@ -200,7 +200,7 @@ def asked(held: Orders, max_basket: int) -> tuple[protocol.Orders, pa.Array]:
     who[who < 0] = len(named) + np.arange(int((who < 0).sum()))
     sizes = np.diff(held.starts)
     items = held.items[np.repeat(kept, sizes)]
-    orders = protocol.Orders(_starts(sizes[kept]), items, who, held.day[kept], len(held.skus))
+    orders = protocol.Orders(offsets(sizes[kept]), items, who, held.day[kept], len(held.skus))
     return orders, held.customers.take(pa.array(named))
 
 
@@ -208,13 +208,3 @@ def _least(customer: Ints, first: Offsets, nobody: int) -> Ints:
     """The least customer of each group, -1 where there is none (all `nobody`); groups begin at `first`."""
     least = np.minimum.reduceat(customer, first)
     return np.where(least == nobody, -1, least).astype(np.int32)
-
-
-def _united(values: Sequence[pa.Array]) -> tuple[pa.Array, list[Ints]]:
-    """All distinct values, sorted, and for each array its values' numbers."""
-    number, known = codes(pa.chunked_array(values, pa.string()))
-    return known, np.split(number, np.cumsum([len(each) for each in values])[:-1])
-
-
-def _starts(sizes: np.ndarray) -> Offsets:
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from spark_jobs.kernels.baskets import Baskets, Longs
-from spark_jobs.kernels.cells import Cell, Offsets
+from spark_jobs.kernels.cells import Cell, offsets
 from spark_jobs.kernels.lines import Cells
 from tandem.segments import ALL
 
@@ -46,8 +46,8 @@ def cut(baskets: Baskets, orders: NDArray[np.intp], person: Longs) -> Cell:
     """The cell of `orders` (numbers in `baskets`), customers told apart by `person`."""
     orders = orders[np.argsort(person[orders], kind="stable")]
     sizes = np.diff(baskets.starts)[orders]
-    starts = _starts(sizes)
-    lines = np.repeat(baskets.starts[orders] - starts[:-1], sizes) + np.arange(starts[-1])
+    begins = offsets(sizes)
+    lines = np.repeat(baskets.starts[orders] - begins[:-1], sizes) + np.arange(begins[-1])
     place = baskets.sku_place[baskets.items[lines]]
     held = np.bincount(place, minlength=len(baskets.skus))
     number = np.cumsum(held > 0) - 1
@@ -57,13 +57,9 @@ def cut(baskets: Baskets, orders: NDArray[np.intp], person: Longs) -> Cell:
     in_order = np.argsort(baskets.sku_place, kind="stable")[held > 0]
     return Cell(
         skus=baskets.skus.take(pa.array(in_order)),
-        order_starts=starts,
+        order_starts=begins,
         order_items=items,
         order_customer=np.unique(person[orders], return_inverse=True)[1].astype(np.int32),
-        item_starts=_starts(held[held > 0]),
+        item_starts=offsets(held[held > 0]),
         item_orders=order_of[by_item],
     )
-
-
-def _starts(sizes: NDArray[np.int64]) -> Offsets:
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)

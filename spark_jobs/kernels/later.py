@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels import protocol
+from spark_jobs.kernels import cells, protocol
 from spark_jobs.kernels import shelf as shelves
 from spark_jobs.kernels.cells import Cell, Ints
 from spark_jobs.kernels.protocol import Orders
@@ -161,9 +161,9 @@ def without_items(cell: Cell, items: Ints) -> Cell:
     owner = np.repeat(np.arange(len(gone)), np.diff(cell.item_starts))
     return Cell(
         skus=cell.skus,
-        order_starts=shelves.starts(np.bincount(order[keep], minlength=cell.orders)),
+        order_starts=cells.offsets(np.bincount(order[keep], minlength=cell.orders)),
         order_items=cell.order_items[keep],
         order_customer=cell.order_customer,
-        item_starts=shelves.starts(counts),
+        item_starts=cells.offsets(counts),
         item_orders=cell.item_orders[~gone[owner]],
     )

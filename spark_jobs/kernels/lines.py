@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
+from spark_jobs.kernels import days
 from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange
-from spark_jobs.kernels.cells import Ints, Offsets, codes
+from spark_jobs.kernels.cells import Ints, Offsets, codes, offsets, united
 from spark_jobs.kernels.prefetch import prefetch
 
 Cells = list[tuple[str, str]]
@@ -107,7 +108,7 @@ class Decay:
 
 def decay(as_of: date, window_days: int, half_life_days: int) -> Decay:
     """The decay of a window of `window_days` before `as_of`."""
-    today = (as_of - date(1970, 1, 1)).days
+    today = days.number(as_of)
     return Decay(half_life_days, today - window_days, today)
 
 
@@ -149,7 +150,7 @@ def of_orders(part: Part, keep: NDArray[np.bool_]) -> Part:
         customer=part.customer[keep],
         cell=part.cell[keep],
         at=part.at[keep],
-        starts=_starts(sizes[keep]),
+        starts=offsets(sizes[keep]),
         items=part.items[held],
         later=part.later[held] if len(part.later) else part.later,
     )
@@ -200,7 +201,7 @@ def merged(
         sizes = np.add.reduceat(np.append(kept_lines, False).astype(np.int64), starts[:-1])[~large]
         items = items[kept_lines]
         later = later[kept_lines] if len(later) else later
-        starts, at, customer, cell = _starts(sizes), at[~large], customer[~large], cell[~large]
+        starts, at, customer, cell = offsets(sizes), at[~large], customer[~large], cell[~large]
     orders = Orders(
         skus=skus,
         starts=starts,
@@ -228,7 +229,7 @@ def orders(parts: Sequence[Part], max_basket: int) -> pa.Table:
     by = np.lexsort((key[:, 1], key[:, 0], region, at))
     by = by[np.diff(starts)[by] <= max_basket]
     sizes = np.diff(starts)[by]
-    begins = _starts(sizes)
+    begins = offsets(sizes)
     lines = np.repeat(starts[:-1][by] - begins[:-1], sizes) + np.arange(begins[-1])
     held = pa.ListArray.from_arrays(pa.array(begins.astype(np.int32)), skus.take(pa.array(items[lines])))
     who = pa.array(np.maximum(customer[by], 0), mask=customer[by] < 0)
@@ -246,14 +247,14 @@ def _whole(  # type: ignore[no-untyped-def]
 ):
     """Products, customers, cells (sorted), and of each order its key, time, start, items, times of items, customer and
     cell: all parts as one, each order once."""
-    skus, sku = _united([part.skus for part in parts])
-    people, person = _united([part.customers for part in parts])
+    skus, sku = united([part.skus for part in parts])
+    people, person = united([part.customers for part in parts])
     cells = sorted({cell for part in parts for cell in part.cells})
     cell = _joined(np.array([cells.index(own) for own in part.cells], np.int16)[part.cell] for part in parts)
     items = _joined(number[part.items] for number, part in zip(sku, parts, strict=True))
     customer = _joined(_known(number, part.customer) for number, part in zip(person, parts, strict=True))
     at = _joined(part.at for part in parts)
-    starts = _starts(np.concatenate([np.diff(part.starts) for part in parts]))
+    starts = offsets(np.concatenate([np.diff(part.starts) for part in parts]))
     later = _laters(parts)
     key = np.concatenate([part.key for part in parts])
     split = _split(key)
@@ -263,7 +264,7 @@ def _whole(  # type: ignore[no-untyped-def]
         if not len(later):  # no order of one file has two times; one whose lines came in two may
             found = [(*each[:4], times, *each[5:]) for each, times in zip(found, _times(found), strict=True)]
         key, at, sizes, items, later, customer, cell = (np.concatenate(each) for each in zip(*found, strict=True))
-        starts = _starts(sizes)
+        starts = offsets(sizes)
     return skus, people, cells, key, at, starts, items, later, customer, cell
 
 
@@ -337,12 +338,6 @@ def _segments(customers: pa.Array, of_segment: Sequence[pa.Array]) -> Ints:
     return found
 
 
-def _united(values: Sequence[pa.Array]) -> tuple[pa.Array, list[Ints]]:
-    """All distinct values, sorted, and for each array its values' numbers."""
-    number, known = codes(pa.chunked_array(values, pa.string()))
-    return known, np.split(number, np.cumsum([len(each) for each in values])[:-1])
-
-
 def _known(number: Ints, place: Ints) -> Ints:
     """`number[place]`, and -1 where `place` is -1."""
     return np.append(number, np.int32(-1))[place]
@@ -358,22 +353,18 @@ def _laters(parts: Sequence[Part]) -> Longs:
     return _joined(part.later if len(part.later) else np.zeros(len(part.items), np.int64) for part in parts)
 
 
-def _starts(sizes: np.ndarray) -> Offsets:
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-
-
 def _reunited(key, at, sizes, items, later, customer, cell):  # type: ignore[no-untyped-def]
     """Orders whose lines came in several runs, put together; as `_orders_at` gives them."""
     by_key = np.lexsort((key[:, 1], key[:, 0]))
     again = (key[by_key[1:]] == key[by_key[:-1]]).all(1)
     run = np.concatenate(([0], np.cumsum(~again)))
-    begins = _starts(sizes)[:-1][by_key]
+    begins = offsets(sizes)[:-1][by_key]
     sizes = sizes[by_key]
-    lines = np.repeat(begins - _starts(sizes)[:-1], sizes) + np.arange(sizes.sum())
+    lines = np.repeat(begins - offsets(sizes)[:-1], sizes) + np.arange(sizes.sum())
     owner = np.repeat(run, sizes).astype(np.int32)
     when = np.repeat(at[by_key], sizes) + (later[lines] if len(later) else 0)
     who = np.repeat(customer[by_key], sizes).astype(np.int32)
-    first, starts, items, times, _ = _runs(_starts(np.bincount(owner)), items[lines], when, who)
+    first, starts, items, times, _ = _runs(offsets(np.bincount(owner)), items[lines], when, who)
     nobody = np.iinfo(np.int32).max
     named = np.full(len(first), nobody, np.int32)
     np.minimum.at(named, run, np.where(customer < 0, nobody, customer)[by_key])

@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels.cells import Ints
+from spark_jobs.kernels.cells import Ints, offsets
 from spark_jobs.kernels.protocol import FIRST, SEED, Orders, Queries, popular, trial_of
 
 Floats = NDArray[np.float64]
@@ -112,7 +112,7 @@ def asked(before: Orders, after: Orders, labels: Ints, weights: Floats, tilts: F
         learned.starts,
         learned.items,
         learned.customer,
-        _starts(learned.items, learned.products),
+        offsets(np.bincount(learned.items, minlength=learned.products)),
         line_order[by_item],
         labels,
         *_popularity(learned, owner, labels, weights.shape[1]),
@@ -170,11 +170,11 @@ def _popularity(learned: Orders, owner: Ints, labels: Ints, segments: int) -> tu
 def _own(owner: Ints, items: Ints, customers: int, products: int) -> tuple[Counts, Ints, Ints]:
     """What each customer bought: where it begins (customers + 1), the products ascending, and the orders of each."""
     pairs, counts = np.unique(owner * np.int64(products) + items, return_counts=True)
-    return _starts(pairs // products, customers), (pairs % products).astype(np.int32), counts.astype(np.int32)
-
-
-def _starts(codes: NDArray[np.integer], size: int) -> Counts:
-    return np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=size)))).astype(np.int64)
+    return (
+        offsets(np.bincount(pairs // products, minlength=customers)),
+        (pairs % products).astype(np.int32),
+        counts.astype(np.int32),
+    )
 
 
 @njit(cache=True)

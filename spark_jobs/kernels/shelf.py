@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from spark_jobs.kernels import cells, content
-from spark_jobs.kernels.cells import Cell, Ints, Offsets
+from spark_jobs.kernels.cells import Cell, Ints
 
 PRODUCT = "sku string, title string, brand string, category string, price double"
 """A row of the catalogue as `shelf` wants it: text empty and price null where nothing is known."""
@@ -61,16 +61,12 @@ def part(cell: Cell, keep: NDArray[np.bool_]) -> Cell:
     item = np.repeat(np.arange(len(cell.item_starts) - 1), np.diff(cell.item_starts))
     return Cell(
         skus=cell.skus,
-        order_starts=starts(np.diff(cell.order_starts)[keep]),
+        order_starts=cells.offsets(np.diff(cell.order_starts)[keep]),
         order_items=cell.order_items[lines],
         order_customer=cell.order_customer[keep],
-        item_starts=starts(np.bincount(item[postings], minlength=len(cell.item_starts) - 1)),
+        item_starts=cells.offsets(np.bincount(item[postings], minlength=len(cell.item_starts) - 1)),
         item_orders=number[cell.item_orders[postings]].astype(np.int32),
     )
-
-
-def starts(sizes: NDArray[np.int64]) -> Offsets:
-    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
 
 
 def _text(values: pa.ChunkedArray, row: pa.Array) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spark_jobs.kernels import cells, pairs, sets
-from spark_jobs.kernels.baskets import Orders
+from spark_jobs.kernels.baskets import orders_of
 
 BASKETS = st.lists(
     st.tuples(st.one_of(st.none(), st.sampled_from("abcd")), st.sets(st.sampled_from("pqrstuvw"), min_size=1)),
@@ -68,18 +68,7 @@ def test_only_pairs_of_enough_customers_are_given_and_the_best_come_first(basket
 @given(BASKETS, st.integers(1, 8), st.integers(1, 3))
 def test_orders_alone_are_counted_as_a_self_join_does_the_best_first(baskets: Baskets, top: int, blocks: int):
     cell = cell_of(baskets)
-    nothing = np.zeros(cell.orders, np.int64)
-    orders = Orders(
-        skus=cell.skus,
-        starts=cell.order_starts,
-        items=cell.order_items,
-        moments=np.empty(0, np.int16),
-        customer=cell.order_customer,
-        cell=nothing.astype(np.int16),
-        at=nothing,
-        weight=nothing,
-    )
-    parts = [pairs.count_orders(orders, top=top, block=block, blocks=blocks) for block in range(blocks)]
+    parts = [pairs.count_orders(orders_of(cell), top=top, block=block, blocks=blocks) for block in range(blocks)]
     names = cell.skus.to_pylist()
     found = sorted((names[a], int(rank), names[b], int(both)) for part in parts for a, b, both, rank in part)
     wanted: dict[str, list[tuple[int, str]]] = {}

@@ -91,7 +91,7 @@ def test_substitutes_repair_more_than_what_is_popular(split: later.Split):
 
 def _lists(split: later.Split) -> np.ndarray:
     held = split.held
-    enough = held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
+    enough = substitutes.enough(held)
     made = substitutes.found(held, embeddings.of_cell(held.cell, enough), 3)
     return later.listed(made.item, made.substitute, made.rank, len(split.held.usable), 3)
 

@@ -53,7 +53,7 @@ def _shelf(orders: list[tuple[str | None, list[str]]], products: list[dict[str, 
 
 
 def _made(held: shelf.Shelf, k: int) -> swaps.Substitutes:
-    known = held.usable & (held.cell.item_counts >= embeddings.MIN_ORDERS)
+    known = substitutes.enough(held)
     return substitutes.found(held, embeddings.of_cell(held.cell, known), k)
 
 
