@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, GroupedData
 from pyspark.sql import functions as F
 
 from spark_jobs import affinity, delta, facts, in_tasks, order_files, parquet_files, segments
@@ -111,20 +111,23 @@ def _cataloguer(job: Job) -> Callable[[pa.Table], pa.Table]:
     return gather
 
 
-def packed(job: Job) -> DataFrame:
+def packed(job: Job, *, in_segments: bool = True) -> DataFrame:
     """The window's orders as rows of PACKED, each file's once for its region and once for everything."""
     level = F.explode(F.array("region", F.lit(ALL))).alias("cell_region")
-    read = order_files.packed(job, in_segments=True)
+    read = order_files.packed(job, in_segments=in_segments)
     return read.select(level, F.lit(ALL).alias("cell_segment"), F.lit(ORDERS).alias("kind"), "packed")
 
 
 def mined(job: Job, orders: DataFrame, known: DataFrame, windows: Iterable[tuple[str, str]]) -> DataFrame:
     """The sets of `windows` (region, segment) and of everything, a row of PACKED each; see `kernels.bundling.mined`."""
+    return with_catalogue(job, orders, known).applyInArrow(_miner(job, {*windows, (ALL, ALL)}), PACKED)
+
+
+def with_catalogue(job: Job, orders: DataFrame, known: DataFrame) -> GroupedData:
+    """By region, and of everything: its rows of PACKED and the catalogue."""
     places = job.spark.createDataFrame([(name,) for name in (*job.regions.names, ALL)], "cell_region string")
     everywhere = places.crossJoin(known.select(F.lit(ALL).alias("cell_segment"), "kind", "packed"))
-    return (
-        orders.unionByName(everywhere).groupBy("cell_region").applyInArrow(_miner(job, {*windows, (ALL, ALL)}), PACKED)
-    )
+    return orders.unionByName(everywhere).groupBy("cell_region")
 
 
 def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
@@ -171,10 +174,6 @@ def _values(rows: pa.Table) -> dict[str, list[pa.Scalar]]:
     for kind, value in zip(rows["kind"].to_pylist(), rows["packed"], strict=True):
         values.setdefault(kind, []).append(value)
     return values
-
-
-def _by_kind(rows: pa.Table) -> dict[str, list[pa.Table]]:
-    return {kind: [shops.from_bytes(value.as_buffer()) for value in held] for kind, held in _values(rows).items()}
 
 
 def listed(job: Job, sets: DataFrame, known: DataFrame, tilts: Mapping[tuple[str, str], float]) -> DataFrame:
@@ -308,24 +307,8 @@ def evaluated(job: Job) -> list[Measure]:
     """What later orders say of bundles learned from the first 80 % of the window's days, by region and for everything;
     see `kernels.completion.measured`.
     """
-    day = F.date_diff(F.min(F.col("ordered_at")).cast("date"), F.lit(job.as_of))
-    bought = facts.lines(job, window_days=job.rules.learning.window_days)
-    orders = (
-        bought.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
-        .groupBy("region", "order_id")
-        .agg(
-            F.min("customer_id").alias("customer"),
-            F.array_sort(F.collect_set("sku")).alias("skus"),
-            day.cast("int").alias("day"),
-        )
-        .where(F.size("skus") <= job.rules.learning.max_basket)
-        .select("region", F.lit(ALL).alias("segment"), "customer", "skus", "day")
-    )
-    values = _packed(orders).select(F.explode(F.array("region", F.lit(ALL))).alias("place"), F.lit(ORDERS), "packed")
-    everywhere = job.spark.createDataFrame([(name,) for name in (*job.regions.names, ALL)], "place string")
-    known = everywhere.crossJoin(F.broadcast(catalogue(job).select("kind", "packed")))
-    asked = values.union(known).toDF("place", "kind", "packed").groupBy("place").applyInArrow(_asker(job), MEASURED)
-    return [Measure(*row) for row in asked.collect()]
+    asked = with_catalogue(job, packed(job, in_segments=False), catalogue(job)).applyInArrow(_asker(job), MEASURED)
+    return [Measure(*row) for row in in_tasks.collected(asked)]
 
 
 def _before_any_trial(rows: pa.Table) -> pa.Table:
@@ -338,33 +321,14 @@ def _asker(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table], pa.Table]:
     rules, held = job.rules, holding(job)
 
     def measure(key: tuple[pa.Scalar, ...], rows: pa.Table) -> pa.Table:
-        region, values = key[0].as_py(), _by_kind(rows)
+        region, values = key[0].as_py(), _values(rows)
         found: list[Measure] = []
         if ORDERS in values:
-            shop = Shop(_before_any_trial(values[SHOP][0]), held)
-            found = completion.measured(pa.concat_tables(values[ORDERS]), shop, rules, region=region, k=k[region])
+            shop = Shop(_before_any_trial(shops.from_bytes(values[SHOP][0].as_buffer())), held)
+            orders = lines.orders(in_tasks.unpacked(values[ORDERS]), rules.learning.max_basket)
+            found = completion.measured(orders, shop, rules, region=region, k=k[region])
         columns = list(zip(*found, strict=True)) or [[] for _ in Measure._fields]
         types = (*[pa.string()] * 3, *[pa.float64()] * 3, pa.int64())
         return pa.table([pa.array(each, kind) for each, kind in zip(columns, types, strict=True)], Measure._fields)
 
     return measure
-
-
-def _packed(placed: DataFrame) -> DataFrame:
-    """Rows with a region and a segment as one value for each of these and each task; further columns are kept."""
-    return placed.mapInArrow(_pack, "region string, segment string, packed binary")
-
-
-def _pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """One value per region and segment that a task meets, of all other columns."""
-    held = list(batches)
-    if not held:
-        return
-    orders = pa.Table.from_batches(held)
-    for place in orders.select(["region", "segment"]).group_by(["region", "segment"]).aggregate([]).to_pylist():
-        here = pc.and_(pc.equal(orders["region"], place["region"]), pc.equal(orders["segment"], place["segment"]))
-        value = shops.to_bytes(orders.filter(here).drop_columns(["region", "segment"]))
-        yield pa.record_batch(
-            [pa.array([place["region"]]), pa.array([place["segment"]]), pa.array([value], pa.binary())],
-            names=["region", "segment", "packed"],
-        )

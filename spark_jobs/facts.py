@@ -54,19 +54,6 @@ def lines(job: Job, *, window_days: int, before: date | None = None) -> DataFram
     return found
 
 
-def baskets(lines: DataFrame, max_basket: int) -> DataFrame:
-    """One row per order: region, order_id, customer_id, skus (the different products it holds, sorted).
-
-    Lines with a quantity or a price of zero or less do not count. Orders of more than `max_basket` different products
-    (canteens, resellers) are left out: they would dominate pair counts, which grow with the square of their size.
-    """
-    bought = lines.where((F.col("quantity") > 0) & (F.col("net_cents") > 0))
-    held = bought.groupBy("region", "order_id").agg(
-        F.min("customer_id").alias("customer_id"), F.array_sort(F.collect_set("sku")).alias("skus")
-    )
-    return held.where(F.size("skus") <= max_basket)
-
-
 def catalogue(job: Job) -> DataFrame:
     """Products that may be bundled: sku, category, brand, title, and cost and minimum price with their currency."""
     bundling = job.rules.bundling

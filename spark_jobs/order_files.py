@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
 from spark_jobs import delta, in_tasks
@@ -154,6 +155,13 @@ def _packed(part: lines.Part, region: str) -> pa.RecordBatch:
 def orders(rows: pa.Table, max_basket: int) -> pa.Table:
     """The orders in rows of PACKED, as `lines.orders` gives them."""
     return lines.orders(in_tasks.unpacked(rows["packed"]), max_basket)
+
+
+def known_days(packed: DataFrame) -> tuple[NDArray[np.int32], int]:
+    """The days with orders, ascending, and about how many orders rows of PACKED hold."""
+    rows = packed.select("days", "orders").collect()
+    known = sorted({day for row in rows for day in row.days})
+    return np.array(known, np.int32), sum(row.orders for row in rows)
 
 
 def drawn(share: float) -> Batches:

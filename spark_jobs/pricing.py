@@ -12,22 +12,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs import delta, elasticity, facts, in_tasks, order_files, parquet_files
+from spark_jobs import delta, elasticity, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
-from spark_jobs.kernels import earnings, pricer
+from spark_jobs.kernels import days, earnings, pricer
 from spark_jobs.kernels.protocol import MEASURED, Measure, first_asked_day
 from spark_jobs.order_files import Folder
 from spark_jobs.parquet_files import Held, Written
 from tandem.errors import ConfigError
 from tandem.regions import Region
 from tandem.rules import Pricing
-from tandem.segments import ALL, EVERYONE
+from tandem.segments import ALL
 from warehouse.tables import BUNDLES
 
 SOLD_DAYS = 28
@@ -186,10 +184,10 @@ def _sold(found: Sources, region: Region) -> pa.Table:
     return _told("sold", sku=units["sku"], x=pc.divide(units["quantity"].cast(pa.float64()), SOLD_DAYS))
 
 
-def _of_sales(found: Sources, region: Region, days: int, column: str, how: str) -> pa.Table:
-    """By sku what `how` makes of `column` in the lines sold in the last `days`, nothing of any one customer."""
+def _of_sales(found: Sources, region: Region, back: int, column: str, how: str) -> pa.Table:
+    """By sku what `how` makes of `column` in the lines sold in the last `back` days, nothing of any one customer."""
     end = datetime.combine(found.as_of, time(), UTC)
-    since = end - timedelta(days=days)
+    since = end - timedelta(days=back)
     recent = replace(
         found.sales, files=[file for file in found.sales.files if file.values["month"] >= f"{since:%Y-%m}"]
     )
@@ -219,46 +217,25 @@ def evaluated(job: Job) -> list[Measure]:
     1,000 later orders, in minor units, of pairs that would be offered: see `kernels/earnings.py`. attach_ratio is how
     often pairs were bought whole over how often it was expected from what was learned: 1 is calibrated.
     """
-    cut = _first_later_day(job)
-    found = _earned(job, cut).collect() if cut else []
-    return sorted(Measure(*row) for row in found)
-
-
-def _first_later_day(job: Job) -> date | None:
-    """The day that questions begin; None without orders."""
-    sold = facts.lines(job, window_days=job.rules.learning.window_days)
-    days = [row[0].toordinal() for row in sold.select(F.col("ordered_at").cast("date")).distinct().collect()]
-    return date.fromordinal(first_asked_day(np.array(days))) if days else None
-
-
-def _earned(job: Job, cut: date) -> DataFrame:
-    """Measures of every region: its orders, before and from `cut` on, with what is told about its products."""
-    learning, later = job.rules.learning, (job.as_of - cut).days
-    before = facts.lines(job, window_days=max(learning.window_days - later, 1), before=cut)
-    since = facts.lines(job, window_days=later)
-    baskets = facts.baskets(before, learning.max_basket).withColumn("later", F.lit(False))
-    baskets = baskets.unionByName(facts.baskets(since, learning.max_basket).withColumn("later", F.lit(True)))
-    members = delta.read_day(job.spark, job.settings, "segment_members", job.as_of)
-    placed = baskets.join(members.select("region", "customer_id", "segment"), ["region", "customer_id"], "left").select(
-        "region",
-        F.coalesce("segment", F.lit(EVERYONE)).alias("segment"),
-        F.col("customer_id").alias("customer"),
-        "skus",
-        "later",
-    )
+    orders = order_files.packed(job, in_segments=True).persist()
+    known, _ = order_files.known_days(orders)
+    if not len(known):
+        return []
+    first = first_asked_day(known)
     regions = job.spark.createDataFrame([(name,) for name in job.regions.names], "here string")
-    learned = elasticity.elasticities(job, before=cut)
+    learned = elasticity.elasticities(job, before=days.of(first))
     told = learned.join(F.broadcast(regions), F.col("region").isin(ALL) | (F.col("region") == F.col("here")))
-    responses = told.select("here", *RESPONSE).groupBy("here")
-    return placed.groupBy("region").cogroup(responses).applyInArrow(_earner(job), MEASURED)
+    both = orders.groupBy("region").cogroup(told.select("here", *RESPONSE).groupBy("here"))
+    return sorted(Measure(*row) for row in in_tasks.collected(both.applyInArrow(_earner(job, first), MEASURED)))
 
 
-def _earner(job: Job) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
+def _earner(job: Job, first_asked: int) -> Callable[[tuple[pa.Scalar, ...], pa.Table, pa.Table], pa.Table]:
     regions, rules = {region.name: region for region in job.regions.region}, job.rules
     products, prices = _fact(job, "products"), _fact(job, "prices")
 
-    def earn(key: tuple[pa.Scalar, ...], orders: pa.Table, responses: pa.Table) -> pa.Table:
-        region = regions[key[0].as_py()]
+    def earn(key: tuple[pa.Scalar, ...], packed: pa.Table, responses: pa.Table) -> pa.Table:
+        region, orders = regions[key[0].as_py()], order_files.orders(packed, rules.learning.max_basket)
+        orders = orders.append_column("later", pc.greater_equal(orders["day"], first_asked))
         known = pa.concat_tables([*_catalogue(products, prices, region), _responses(responses, region)])
         found = list(earnings.measured(orders, known, region, rules)) if len(orders) else []
         types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int64())

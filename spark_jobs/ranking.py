@@ -141,12 +141,8 @@ def model(job: Job, orders: DataFrame) -> Learned:
     `orders` as `order_files.packed` gives them. It is learned from the first 80 % of the window's days, so that the
     model that ranks is the one whose figures `evaluations` tells.
     """
-    known: set[int] = set()
-    count = 0
-    for row in orders.select("days", "orders").collect():
-        known.update(row.days)
-        count += row.orders
-    first = days.of(first_asked_day(np.array(sorted(known), np.int32))) if known else job.as_of
+    known, count = order_files.known_days(orders)
+    first = days.of(first_asked_day(known)) if len(known) else job.as_of
     mark = _fingerprint(job)
     since = job.as_of - timedelta(days=job.rules.ranking.retrain_days)
     stored = lake.open_table(job.settings, RANKING_MODELS.name).to_pyarrow_table(

@@ -35,6 +35,7 @@ NO_ORDER = np.empty(0, np.int64)
 ORDERS = pa.schema(
     [
         ("region", pa.string()),
+        ("segment", pa.string()),
         ("customer", pa.string()),
         ("day", pa.int32()),
         ("skus", pa.list_(pa.field("item", pa.string()))),
@@ -224,7 +225,6 @@ def orders(parts: Sequence[Part], max_basket: int) -> pa.Table:
     if not parts:
         return ORDERS.empty_table()
     skus, people, cells, key, at, starts, items, _, customer, cell = _whole(parts)
-    regions = sorted({region for region, _ in cells})
     region = regions_of(cells)[cell]
     by = np.lexsort((key[:, 1], key[:, 0], region, at))
     by = by[np.diff(starts)[by] <= max_basket]
@@ -233,8 +233,9 @@ def orders(parts: Sequence[Part], max_basket: int) -> pa.Table:
     lines = np.repeat(starts[:-1][by] - begins[:-1], sizes) + np.arange(begins[-1])
     held = pa.ListArray.from_arrays(pa.array(begins.astype(np.int32)), skus.take(pa.array(items[lines])))
     who = pa.array(np.maximum(customer[by], 0), mask=customer[by] < 0)
+    place = pa.array(cell[by])
     columns = [
-        pa.array(regions, pa.string()).take(pa.array(region[by])),
+        *(pa.array(names, pa.string()).take(place) for names in zip(*cells, strict=True)),
         people.take(who),
         pa.array((at[by] // DAY).astype(np.int32)),
         held,

@@ -104,12 +104,14 @@ def test_orders_as_rows_stand_in_time_the_same_however_files_are_cut_and_read(
     expected = [
         {
             "region": "north",
-            "customer": min((line[3] for line in own if line[3]), default=None),
+            "segment": {"x": CELLS[1][1], "y": CELLS[2][1]}.get(customer or "", "everyone"),
+            "customer": customer,
             "day": min(line[1] for line in own) // lines.DAY,
             "skus": sorted({line[2] for line in own}),
         }
         for own in by_id.values()
         if len({line[2] for line in own}) <= 4
+        for customer in [min((line[3] for line in own if line[3]), default=None)]
     ]
     assert sorted(map(repr, expected)) == sorted(map(repr, found.to_pylist()))
     days = found["day"].to_pylist()
