@@ -219,10 +219,10 @@ def dealt(files: Sequence[File], hands: int) -> list[list[File]]:
     return groups
 
 
-def parts(found: Plan, files: Sequence[File]) -> Iterator[lines.Part]:
-    """The orders of each file, a part for so many lines."""
+def parts(found: Plan, files: Sequence[File], *, customers: bool = True) -> Iterator[lines.Part]:
+    """The orders of each file, a part for so many lines; without `customers` they are nobody's."""
     members: dict[str, dict[str, pa.Array]] = {}
-    for region, rows in window(found, files, COLUMNS):
+    for region, rows in window(found, files, COLUMNS if customers else COLUMNS[:-1]):
         if region not in members:
             members[region] = _members(found, region)
         if len(held := _bought(rows)):
@@ -232,7 +232,7 @@ def parts(found: Plan, files: Sequence[File]) -> Iterator[lines.Part]:
 def window(found: Plan, files: Sequence[File], columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     """Region and lines (`columns`, among them ordered_at) of files, so many at once: all that may be learned from.
 
-    Returns are among them. Of a region that asks for consent `columns` must hold customer_id.
+    Returns are among them.
     """
     willing: dict[str, pa.Array] = {}
     for file in files:
@@ -240,14 +240,14 @@ def window(found: Plan, files: Sequence[File], columns: list[str]) -> Iterator[t
         purposes = found.purposes[region]
         if purposes and region not in willing:
             willing[region] = _willing(found, purposes)
-        for rows in read(found.sales, file, columns):
+        for rows in read(found.sales, file, list({*columns, "customer_id"}) if purposes else columns):
             at = rows["ordered_at"]
             since, before = (pa.scalar(moment, at.type) for moment in (found.since, found.before))
             keep = pc.and_(pc.greater_equal(at, since), pc.less(at, before))
             if purposes:
                 agreed = pc.is_in(rows["customer_id"], willing[region])
                 keep = pc.and_(keep, pc.or_(pc.is_null(rows["customer_id"]), agreed))
-            if len(held := _where(rows, keep)):
+            if len(held := _where(rows.select(columns), keep)):
                 yield region, held
 
 

@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spark_jobs.kernels import days
-from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange
+from spark_jobs.kernels.baskets import Baskets, Longs, Orders, Shorts, arrange, counted
 from spark_jobs.kernels.cells import Ints, Offsets, codes, offsets, united
 from spark_jobs.kernels.prefetch import prefetch
 
@@ -116,12 +116,14 @@ def decay(as_of: date, window_days: int, half_life_days: int) -> Decay:
 def packed(lines: pa.Table, region: str, segments: Mapping[str, pa.Array], everyone: str) -> Part:
     """Orders from lines of one region that count: order_id, ordered_at, sku, customer_id (text, or text by dictionary).
 
-    `segments` gives each segment's customers; who is in none is in `everyone`. A customer is the least that an order's
-    lines name. Lines of an order that stand together are joined; the rest is left to `joined`.
+    Without customer_id they are nobody's. `segments` gives each segment's customers; who is in none is in `everyone`. A
+    customer is the least that an order's lines name. Lines of an order that stand together are joined; the rest is left
+    to `joined`.
     """
     ids, at = _one(lines["order_id"]), _one(lines["ordered_at"]).cast(pa.int64()).to_numpy(zero_copy_only=False)
     sku, skus = codes(_one(lines["sku"]))
-    customer, customers = _numbers(_one(lines["customer_id"]))
+    known = _one(lines["customer_id"]) if "customer_id" in lines.column_names else pa.nulls(len(sku), pa.string())
+    customer, customers = _numbers(known)
     runs, key = keyed(ids, region)
     names = [name for name in segments if name != everyone]
     placed = _segments(customers, [segments[name] for name in names])
@@ -186,8 +188,8 @@ def merged(
     skus, people, cells, _, at, starts, items, later, customer, cell = _whole(parts)
     sizes = np.diff(starts)
     large = sizes > max_basket
-    kept_lines = np.repeat(~large, sizes)
-    held = np.bincount(items[kept_lines], minlength=len(skus))
+    in_large = np.repeat(large, sizes)
+    held = counted(items, len(skus)) - counted(items[in_large], len(skus))
     popular = held > max_item_orders
     left_out = LeftOut(
         orders=len(sizes),
@@ -198,7 +200,7 @@ def merged(
         popular_item_lines=int(held[popular].sum()),
     )
     if large.any() or popular.any():
-        kept_lines &= ~popular[items]
+        kept_lines = ~(in_large | popular[items])
         sizes = np.add.reduceat(np.append(kept_lines, False).astype(np.int64), starts[:-1])[~large]
         items = items[kept_lines]
         later = later[kept_lines] if len(later) else later
@@ -252,7 +254,7 @@ def _whole(  # type: ignore[no-untyped-def]
     people, person = united([part.customers for part in parts])
     cells = sorted({cell for part in parts for cell in part.cells})
     cell = _joined(np.array([cells.index(own) for own in part.cells], np.int16)[part.cell] for part in parts)
-    items = _joined(number[part.items] for number, part in zip(sku, parts, strict=True))
+    items = _renumbered([part.items for part in parts], sku)
     customer = _joined(_known(number, part.customer) for number, part in zip(person, parts, strict=True))
     at = _joined(part.at for part in parts)
     starts = offsets(np.concatenate([np.diff(part.starts) for part in parts]))
@@ -267,6 +269,15 @@ def _whole(  # type: ignore[no-untyped-def]
         key, at, sizes, items, later, customer, cell = (np.concatenate(each) for each in zip(*found, strict=True))
         starts = offsets(sizes)
     return skus, people, cells, key, at, starts, items, later, customer, cell
+
+
+def _renumbered(items: Sequence[Ints], numbers: Sequence[Ints]) -> Ints:
+    """`numbers[items]` of each part, one after the other."""
+    ends = np.cumsum([0, *map(len, items)])
+    whole = np.empty(ends[-1], np.int32)
+    for part, (own, number) in enumerate(zip(items, numbers, strict=True)):
+        np.take(number, own, out=whole[ends[part] : ends[part + 1]], mode="clip")
+    return whole
 
 
 def _times(found: Sequence[tuple[np.ndarray, ...]]) -> list[Longs]:
@@ -374,14 +385,15 @@ def _reunited(key, at, sizes, items, later, customer, cell):  # type: ignore[no-
     of_named = customer[by_key] == named[run]
     theirs[run[of_named]] = cell[by_key][of_named]
     customer = np.where(named == nobody, -1, named).astype(np.int32)
+    times = times if len(times) else np.zeros(len(items), np.int64)
     return key[by_key[np.concatenate(([True], ~again))]], first, np.diff(starts), items, times, customer, theirs
 
 
 def keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
     """Where runs of one order id begin (one more at the end), and the key of each run's order."""
-    ids = ids.cast(pa.large_string())
+    ids = ids.cast(pa.string())
     _, offsets, data = ids.buffers()
-    ends = np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1]
+    ends = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
     text = np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8)
     seed = np.frombuffer(region.encode(), np.uint8)
     return _key_runs(ends, text, seed)
@@ -428,11 +440,15 @@ def _mixed(value, letter):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _runs(runs, sku, at, customer):  # type: ignore[no-untyped-def]
-    """Orders from runs of lines: first time, starts, distinct items (rising), times after the first, least customer."""
+    """Orders from runs of lines: first time, starts, distinct items (rising), times after the first, least customer.
+
+    No times after the first where each run has one time.
+    """
     orders = len(runs) - 1
     first, who = np.empty(orders, np.int64), np.empty(orders, np.int32)
     starts = np.empty(orders + 1, np.int64)
-    items, later = np.empty(len(sku), np.int32), np.empty(len(sku), np.int64)
+    timed = _timed(runs, at)
+    items, later = np.empty(len(sku), np.int32), np.empty(len(sku) if timed else 0, np.int64)
     starts[0], filled = 0, 0
     for order in range(orders):
         begin = filled
@@ -448,16 +464,32 @@ def _runs(runs, sku, at, customer):  # type: ignore[no-untyped-def]
             while place > begin and items[place - 1] > sku[line]:
                 place -= 1
             if place > begin and items[place - 1] == sku[line]:
-                later[place - 1] = min(later[place - 1], at[line])
+                if timed:
+                    later[place - 1] = min(later[place - 1], at[line])
                 continue
             for move in range(filled, place, -1):
-                items[move], later[move] = items[move - 1], later[move - 1]
-            items[place], later[place] = sku[line], at[line]
+                items[move] = items[move - 1]
+            items[place] = sku[line]
+            if timed:
+                for move in range(filled, place, -1):
+                    later[move] = later[move - 1]
+                later[place] = at[line]
             filled += 1
-        for place in range(begin, filled):
-            later[place] -= first[order]
+        if timed:
+            for place in range(begin, filled):
+                later[place] -= first[order]
         starts[order + 1] = filled
     return first, starts, items[:filled].copy(), later[:filled].copy(), who
+
+
+@njit(cache=True)
+def _timed(runs, at):  # type: ignore[no-untyped-def]
+    """Whether lines of a run have different times."""
+    for order in range(len(runs) - 1):
+        for line in range(runs[order], runs[order + 1]):
+            if at[line] != at[runs[order]]:
+                return True
+    return False
 
 
 @njit(cache=True)

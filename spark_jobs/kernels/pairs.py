@@ -56,6 +56,8 @@ AHEAD = 12
 """Orders that are fetched before they are walked."""
 CELL, REGION, ALL = 0, 1, 2
 BEFORE, AFTER = 0, 1
+NARROW = 1 << 16
+"""Products that two bytes can number."""
 ROOM = 4
 """Times `top`: candidates that are kept before the best of them are chosen."""
 ORDERS_SHIFT, LAST_PLACE = 32, 2**31 - 1
@@ -123,7 +125,7 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
         baskets.starts,
         baskets.walk,
         baskets.items,
-        _narrow(baskets.items, len(baskets.skus)),
+        baskets.items.astype(np.uint16) if len(baskets.skus) <= NARROW else np.empty(0, np.uint16),
         baskets.moments,
         baskets.cell,
         baskets.cell_region,
@@ -136,10 +138,6 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
         *_postings(baskets.starts, baskets.items, baskets.item_orders, block, blocks),
     )
     return _count(walked, np.asarray(k, np.int32), _marks(baskets, top), np.empty(4096, FOUND))
-
-
-def _narrow(items: Ints, products: int) -> NDArray[np.uint16]:
-    return items.astype(np.uint16) if products <= 1 << 16 else np.empty(0, np.uint16)
 
 
 def _marks(baskets: Baskets, top: int) -> _Marks:
@@ -169,17 +167,16 @@ def count_orders(orders: Orders, *, top: int, block: int = 0, blocks: int = 1) -
     blocks as there; items as `orders` numbers them.
     """
     held, number, old = by_popularity(orders)
-    items = number[orders.items]
+    items = (number.astype(np.uint16) if len(old) <= NARROW else number)[orders.items]
     place = places(orders.skus)
     anchors, begins, own = _postings(orders.starts, items, held, block, blocks)
     at_place = np.empty(len(old), np.int32)
     at_place[place] = np.arange(len(old), dtype=np.int32)
     counts, met = np.zeros(len(old), np.int32), np.empty(len(old) + 1, np.int32)
     keys = np.empty(ROOM * top, np.int64)
-    narrow = _narrow(items, len(old))
     found = _count_orders(
         orders.starts,
-        narrow if len(narrow) else items,
+        items,
         anchors,
         begins,
         own,

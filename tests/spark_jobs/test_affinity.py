@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import exact
-from spark_jobs import build
+from spark_jobs import affinity, build
 from spark_jobs.facts import Job
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import AS_OF, line, sales
@@ -22,6 +22,16 @@ Shop = Callable[..., Settings]
 JobOf = Callable[[Settings], Job]
 
 HALF_LIFE = 45
+COMPANIONS = """
+WITH lines AS (
+    SELECT DISTINCT region, order_id, sku FROM sales_lines
+    WHERE ordered_at < CAST($before AS TIMESTAMPTZ) AND quantity > 0 AND net_cents > 0
+        AND (region = 'north' OR customer_id IS NULL OR customer_id IN (
+            SELECT customer_id FROM customers WHERE list_contains(consents, 'personalisation')))),
+kept AS (SELECT * FROM lines QUALIFY count(*) OVER (PARTITION BY region, order_id) <= 8)
+SELECT a.sku, b.sku, count(*), row_number() OVER (PARTITION BY a.sku ORDER BY count(*) DESC, b.sku)
+FROM kept a JOIN kept b ON a.region = b.region AND a.order_id = b.order_id AND a.sku <> b.sku GROUP BY a.sku, b.sku
+"""
 
 
 def rows(settings: Settings, query: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -54,6 +64,13 @@ def varied(shop: Shop) -> Settings:
     return settings
 
 
+@pytest.fixture(params=["each counter reads all files", "readers send orders to counters"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "send" in request.param:
+        monkeypatch.setattr(affinity, "READ_ALONE", 0)
+
+
+@pytest.mark.usefixtures("way")
 def test_every_column_at_every_level_equals_sql_and_what_caps_left_out_is_told(
     varied: Settings, job_of: JobOf, capsys: pytest.CaptureFixture[str]
 ):
@@ -77,6 +94,15 @@ def test_every_column_at_every_level_equals_sql_and_what_caps_left_out_is_told(
     told = last["left_out"]
     assert (told["large_orders"], told["large_order_lines"]) == (large["orders"], large["lines"])
     assert told["popular_items"] == 0
+
+
+@pytest.mark.usefixtures("way")
+def test_companions_of_everything_are_those_that_most_orders_hold(varied: Settings, job_of: JobOf):
+    found = affinity.companions(job_of(varied)).to_pylist()
+    with connect(varied, ("sales_lines", "customers")) as connection:
+        wanted = connection.execute(COMPANIONS, {"before": f"{AS_OF} 00:00:00Z"}).fetchall()
+    assert wanted
+    assert sorted(tuple(row.values()) for row in found) == sorted(wanted)
 
 
 def test_a_rerun_replaces_its_own_day_and_no_other(built: Settings, job_of: JobOf, shop: Shop):
