@@ -262,12 +262,16 @@ def _whole(  # type: ignore[no-untyped-def]
     key = np.concatenate([part.key for part in parts])
     split = _split(key)
     if split.any():
-        found = [_orders_at(which, key, at, starts, items, later, customer, cell) for which in (~split, split)]
-        found[1] = _reunited(*found[1])
-        if not len(later):  # no order of one file has two times; one whose lines came in two may
-            found = [(*each[:4], times, *each[5:]) for each, times in zip(found, _times(found), strict=True)]
-        key, at, sizes, items, later, customer, cell = (np.concatenate(each) for each in zip(*found, strict=True))
-        starts = offsets(sizes)
+        whole = ~split
+        new, first, sizes, held, times, who, where = _reunited(
+            *_orders_at(split, key, at, starts, items, later, customer, cell)
+        )
+        if len(later) or times.any():  # no order of one file has two times; one whose lines came in two may
+            later = _put_behind(later if len(later) else np.zeros(len(items), np.int64), starts, whole, times)
+        items = _put_behind(items, starts, whole, held)
+        starts = offsets(np.append(np.diff(starts)[whole], sizes))
+        key, at = np.concatenate((key[whole], new)), np.append(at[whole], first)
+        customer, cell = np.append(customer[whole], who), np.append(cell[whole], where)
     return skus, people, cells, key, at, starts, items, later, customer, cell
 
 
@@ -280,12 +284,22 @@ def _renumbered(items: Sequence[Ints], numbers: Sequence[Ints]) -> Ints:
     return whole
 
 
-def _times(found: Sequence[tuple[np.ndarray, ...]]) -> list[Longs]:
-    """Times of items of orders that have none, and of those that have been reunited: all or nothing."""
-    whole, reunited = found
-    if reunited[4].any():
-        return [np.zeros(len(whole[3]), np.int64), reunited[4]]
-    return [np.empty(0, np.int64)] * 2
+def _put_behind(values: np.ndarray, starts: Offsets, whole: NDArray[np.bool_], more: np.ndarray) -> np.ndarray:
+    """The lines of the `whole` orders moved together in `values` itself, and `more` behind them: never more lines."""
+    end = _moved_together(values, starts, whole)
+    values[end : end + len(more)] = more
+    return values[: end + len(more)]
+
+
+@njit(cache=True)
+def _moved_together(values, starts, whole):  # type: ignore[no-untyped-def]
+    end = 0
+    for order in range(len(whole)):
+        if whole[order]:
+            for line in range(starts[order], starts[order + 1]):
+                values[end] = values[line]
+                end += 1
+    return end
 
 
 def _split(key: np.ndarray) -> NDArray[np.bool_]:
