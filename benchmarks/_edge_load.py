@@ -72,7 +72,16 @@ class Load:
         """The load as a process, ended at the end if it is not through by then."""
         url = f"http://127.0.0.1:{port}"
         if shutil.which("wrk") and not a_second:
-            given = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(self._script), url, "--"]
+            given = [
+                "wrk",
+                "-t1",
+                f"-c{connections}",
+                f"-d{max(1, round(seconds))}s",
+                "-s",
+                str(self._script),
+                url,
+                "--",
+            ]
             command = [*given, str(self._file)]
         else:
             given = [sys.executable, "-m", "benchmarks._edge_client", url, str(connections), str(seconds)]

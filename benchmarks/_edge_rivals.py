@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import redis.asyncio
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
+from redis._parsers import _AsyncRESP2Parser
 
 from benchmarks import _edge_world
 from edge_service import server
@@ -65,9 +67,14 @@ async def asked(client: redis.asyncio.Redis, sku: str) -> dict[str, Any]:
     return {"sku": sku, "bundles": bundles}
 
 
-def reference_a(url: str) -> FastAPI:
+def plain_client(url: str) -> redis.asyncio.Redis:
+    """redis-py as `pip install redis` brings it: its own parser, and not hiredis, which it takes where it finds it."""
+    return redis.asyncio.Redis.from_url(url, protocol=2, parser_class=_AsyncRESP2Parser)
+
+
+def reference_a(client: redis.asyncio.Redis) -> FastAPI:
     """What most would write: a dict from the handler."""
-    app, client = FastAPI(), redis.asyncio.Redis.from_url(url)
+    app = FastAPI()
 
     @app.get("/v1/{region}/bundles/{sku}")
     async def bundles(region: str, sku: str) -> dict[str, Any]:
@@ -76,11 +83,9 @@ def reference_a(url: str) -> FastAPI:
     return app
 
 
-def reference_b(url: str) -> FastAPI:
+def reference_b(client: redis.asyncio.Redis) -> FastAPI:
     """The same with a response model, and orjson as the encoder."""
-    import orjson
-
-    app, client = FastAPI(), redis.asyncio.Redis.from_url(url)
+    app = FastAPI()
 
     @app.get("/v1/{region}/bundles/{sku}", response_model=Answer)
     async def bundles(region: str, sku: str) -> Response:
@@ -99,8 +104,9 @@ def made(name: str, url: str, home: str) -> Any:
     """The app called `name`."""
     apps: dict[str, Any] = {
         "hello": lambda: hello,
-        "a": lambda: reference_a(url),
-        "b": lambda: reference_b(url),
+        "a": lambda: reference_a(plain_client(url)),
+        "a-hiredis": lambda: reference_a(redis.asyncio.Redis.from_url(url)),
+        "b": lambda: reference_b(plain_client(url)),
         "tandem": lambda: tandem(url, home),
     }
     return apps[name]()
@@ -108,7 +114,7 @@ def made(name: str, url: str, home: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["hello", "a", "b", "tandem"])
+    parser.add_argument("name", choices=["hello", "a", "a-hiredis", "b", "tandem"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--redis", default="")
     parser.add_argument("--home", default=".tandem")

@@ -5,7 +5,8 @@
 All run on the same server (granian, one worker, one core) and are asked in turn by a load generator on the other core.
 What is told: user and system time of the server's processes, from /proc/PID/stat, over the requests that it answered.
 Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app. *reference A*: FastAPI and redis-py, GET the list,
-MGET price and stock of its 18 products, a dict. *reference B*: the same with a response model and orjson.
+MGET price and stock of its 18 products, a dict; redis-py as it comes, and with hiredis. *reference B*: as A as it
+comes, with a response model and orjson.
 *warm*: GET bundles with six signed quotes in the answer. *offers*: POST offers, a cart of 5 with 20 candidates or more,
 without quotes, and with six.
 """
@@ -60,7 +61,7 @@ class Bench:
                 "plain": Load(self._folder, "plain", _edge_world.carts(OFFERS, anchors, 20_000, quotes=False)),
                 "signed": Load(self._folder, "signed", _edge_world.carts(OFFERS, anchors, 20_000)),
             }
-            for name in ("hello", "a", "b", "tandem"):
+            for name in ("hello", "a", "a-hiredis", "b", "tandem"):
                 self._start(name)
             yield self
 
@@ -113,6 +114,7 @@ def measured(bench: Bench, rounds: int) -> list[Row]:
         "tandem, offers": lambda: bench.cpu("tandem", "plain"),
         "tandem, offers with quotes": lambda: bench.cpu("tandem", "signed"),
         "reference A": lambda: bench.cpu("a", "get"),
+        "reference A with hiredis": lambda: bench.cpu("a-hiredis", "get"),
         "reference B": lambda: bench.cpu("b", "get"),
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -133,6 +135,7 @@ def ratios(rows: list[Row]) -> dict[str, float]:
         "a/warm": (of["reference A"], of["tandem, warm"]),
         "b/warm": (of["reference B"], of["tandem, warm"]),
         "warm_under_deltas/hello": (of["tandem, warm, under deltas"], of["hello"]),
+        "a_hiredis/warm": (of["reference A with hiredis"], of["tandem, warm"]),
         "offers/hello": (of["tandem, offers"], of["hello"]),
         "quotes/hello": (quotes, of["hello"]),
     }

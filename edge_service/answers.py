@@ -47,6 +47,18 @@ class OfferedBundle(msgspec.Struct, frozen=True):
     quote: SignedQuote | None = None
 
 
+class Missing(msgspec.Struct, frozen=True):
+    sku: str
+    quantity: int
+
+
+class CartBundle(OfferedBundle, frozen=True):
+    """A bundle offered for a cart."""
+
+    missing: list[Missing] = []
+    """What has to be added to the cart to complete it."""
+
+
 class _Aged(msgspec.Struct, frozen=True, kw_only=True):
     """Where an answer comes from and how old it is. Times are RFC 3339, UTC."""
 
@@ -84,7 +96,9 @@ class OffersAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stock_as_of: str | None
     prices_as_of: str | None
     stale: bool
-    bundles: list[OfferedBundle]
+    bundles: list[CartBundle]
+    complete: list[OfferedBundle]
+    """Bundles of these lists that the cart holds whole: their price can be given for what lies in it."""
 
 
 class LiveProduct(msgspec.Struct, frozen=True):
@@ -107,6 +121,8 @@ class QuotedPart(msgspec.Struct, frozen=True):
     sku: str
     quantity: int
     offer_price: int
+    return_values: list[int]
+    """What each unit is worth when it alone is sent back; they sum to `offer_price`."""
 
 
 class VerifiedQuote(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +138,8 @@ class VerifiedQuote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyAnswer(_Aged, frozen=True, kw_only=True):
-    """`fault`, where not valid: malformed, unknown_key, altered, expired or wrong_region."""
+    """`fault`, where not valid: malformed, unknown_key, altered, expired, wrong_region; with `once` also used, and
+    shared: the quote is the same for all who asked GET bundles, and can't be used up."""
 
     valid: bool
     fault: str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from sys import intern
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edge_service import questions
+from edge_service.answers import SignedQuote
 from edge_service.kept import Kept
 from edge_service.live_table import LiveTable, mark_of
-from edge_service.offering import Signing, first, matched, merged, offered, priced
+from edge_service.offering import Priced, Signing, apart, as_it_is, first, matched, merged, missing, offered, priced
 from edge_service.releases import Release
 from edge_service.served import Moment
 from tandem.bundle import Listed
@@ -22,12 +23,13 @@ from tandem.quote import nonce
 
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
+JSON = (b"content-type", b"application/json")
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
 ANSWER_BYTES, PLACE_BYTES = 1_800, 1_500
 """What a kept answer takes in memory, about, and each place of its list."""
 NEVER = -1
 SELLABLE = b'"sellable":'
-UNQUOTED = b',"quote":null}'
+BUNDLES, QUOTE, UNQUOTED = b',"bundles":[', b',"quote":', b',"quote":null}'
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""
 
@@ -42,16 +44,20 @@ class Question(NamedTuple):
     limit: int
 
 
+Key = str | tuple[str, bytes] | Question
+"""A path, a path with a query, or the question itself: what spares reading it."""
+
+
 class _Place:
     """One place of a product's list, as it was priced last."""
 
-    __slots__ = ("_parts", "_prices", "_until", "_version", "content", "listed", "marks", "quote", "tag", "text")
+    __slots__ = ("_parts", "_prices", "_until", "_version", "content", "listed", "marks", "tag", "text")
 
     def __init__(self, listed: Listed) -> None:
         self.listed = listed
         self.content = ""
         """Empty: it can't be sold now."""
-        self.text = self.quote = self.tag = b""
+        self.text = self.tag = b""
         self.marks: tuple[int, ...] = ()
         self._parts: tuple[Part, ...] = ()
         """Empty where a substitute stands in."""
@@ -101,85 +107,87 @@ class _Place:
             self.content = here.content
             if here.content == here.bundle.id:
                 self._parts = tuple([Part(intern(c.sku), c.quantity, c.unit_price) for c in here.offer.components])
-            self._tell(_encode(offered(here, moment.release.meta.currency, None))[: -len(UNQUOTED)], moment)
-            self._sign(here.offer, moment, segment, signing)
+            told = _encode(offered(here, moment.release.meta.currency, None))[: -len(UNQUOTED)]
+            self._tell(told + self._quote(here.offer, moment, segment, signing), moment)
 
     def _tell(self, text: bytes, moment: Moment) -> None:
         self._version = moment.products.version
         self.text, self.tag = text, hashlib.blake2b(text, digest_size=12).digest()
 
-    def _sign(self, offer: Offer, moment: Moment, segment: str, signing: Signing) -> None:
-        """A quote stays as long as what it promises does; stock is no part of it."""
+    def _quote(self, offer: Offer, moment: Moment, segment: str, signing: Signing) -> bytes:
+        """The end of the text. A quote stays as long as what it promises does; stock is no part of it."""
         prices = tuple([each for part in offer.components for each in (part.offer_price, part.substituted_for)])
-        if prices != self._prices or moment.now >= self._until:
-            self._prices, self._until = prices, signing.same_until(moment.now)
-            self.quote = b',"quote":' + _encode(signing.sign(offer, moment, segment, ALONE)) + b"}"
+        if prices == self._prices and moment.now < self._until:
+            return self.text[self.text.rindex(QUOTE) :]
+        self._prices, self._until = prices, signing.same_until(moment.now)
+        return QUOTE + _encode(signing.sign(offer, moment, segment, ALONE)) + b"}"
 
 
 class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_bundles", "_discounts", "_head", "_look", "_looks", "_places", "_products", "_question", "_signing", "_until",
-        "_version", "etag", "labels", "size",
+        "_allowed", "_etag", "_generation", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
+        "_texts", "_until", "_version", "counted", "headers", "size",
     )  # fmt: skip
 
-    def __init__(self, moment: Moment, question: Question, signing: Signing) -> None:
-        self._question, self._signing = question, signing
+    def __init__(self, moment: Moment, question: Question) -> None:
+        self._question = question
         self._places = [_Place(each.listed) for each in moment.release.ranked(question.segment, question.sku)]
         self.size = ANSWER_BYTES + PLACE_BYTES * len(self._places)
-        self._products: LiveTable | None = None
+        self._number = self._generation = self._version = NEVER
+        self._until = 0
         self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
-        self._discounts = True
-        self._version = NEVER
-        self._until = 0
-        self._head, self._bundles = b"", [b""]
+        self._allowed: tuple[bool, ...] = ()
+        """Discounts, prices."""
+        self._head, self._texts = b"", [b""]
+        self._labels = ("", "", "")
 
-    def at(self, moment: Moment) -> BundlesAnswer:
-        """This answer, brought up to date."""
-        if not (
-            moment.products is self._products
-            and moment.told.freshness.discounts == self._discounts
-            and moment.now < self._until
-            and (moment.products.version == self._version or self._unchanged(moment.products))
+    def at(self, moment: Moment, signing: Signing) -> None:
+        """Bring it up to date."""
+        if self._number == moment.number:
+            return
+        fresh, products = moment.told.freshness, moment.products
+        if (
+            products.generation != self._generation
+            or (fresh.discounts, fresh.prices) != self._allowed
+            or moment.now >= self._until
+            or (products.version != self._version and self._changed(products))
         ):
-            self._make(moment)
-        return self
+            self._make(moment, signing)
+        self._number, self._version = moment.number, products.version
+        self.counted = (*self._labels, "true" if fresh.stale else "false")
+        self.headers = [JSON, CACHE_CONTROL, (b"etag", self._etag + (b's"' if fresh.stale else b'"'))]
 
     def body(self, moment: Moment) -> bytes:
         """JSON, of the shape answers.BundlesAnswer."""
-        return b"".join((self._head, moment.told.text, *self._bundles))
+        return b"".join((self._head, moment.told.text, BUNDLES, b",".join(self._texts), b"]}"))
 
-    def headers(self, stale: bool) -> list[tuple[bytes, bytes]]:
-        """Those that a 304 has, too."""
-        return [CACHE_CONTROL, (b"etag", self.etag + (b's"' if stale else b'"'))]
-
-    def _unchanged(self, products: LiveTable) -> bool:
+    def _changed(self, products: LiveTable) -> bool:
         changed, version = products.marks, self._version
-        for mark in self._look:
+        for mark in self._look:  # noqa: SIM110 - a generator costs more than the loop
             if changed(mark) > version:
-                return False
-        self._version = products.version
-        return True
+                return True
+        return False
 
-    def _make(self, moment: Moment) -> None:
-        question, signing = self._question, self._signing
-        if moment.products is not self._products or moment.told.freshness.discounts != self._discounts:
+    def _make(self, moment: Moment, signing: Signing) -> None:
+        question, fresh, products = self._question, moment.told.freshness, moment.products
+        if products.generation != self._generation or (fresh.discounts, fresh.prices) != self._allowed:
             for place in self._places:
                 place.forget()
-        self._products, self._discounts = moment.products, moment.told.freshness.discounts
-        self._version, self._until = moment.products.version, signing.same_until(moment.now)
+        self._generation, self._allowed = products.generation, (fresh.discounts, fresh.prices)
+        self._until = signing.same_until(moment.now)
         shown = first(self._places, lambda place: place.now(moment, question.segment, signing), question.limit)
         level = matched(shown, [place.listed for place in self._places])
         looks = [place.marks for place in self._places]
         if looks != self._looks:
             self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
-        self.labels = (moment.release.meta.region, level, "false" if shown else "true")
+        self._labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"sku": question.sku}, question.segment, level)
-        self._bundles = bundles([each for place in shown for each in (place.text, place.quote)], 2)
+        self._texts = [place.text for place in shown]
         told = b"".join((self._head, b"%d" % self._until, *[place.tag for place in shown]))
-        self.etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
+        self._etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
 class BundlesBook:
@@ -188,23 +196,29 @@ class BundlesBook:
     def __init__(self, signing: Signing, limit_bytes: int) -> None:
         self._signing, self._limit_bytes = signing, limit_bytes
         self._release: Release | None = None
-        self._kept: Kept[Question, BundlesAnswer] = Kept(limit_bytes)
+        self._kept: Kept[Key, BundlesAnswer] = Kept(limit_bytes)
 
     @property
     def size(self) -> int:
         """Bytes that the kept answers take, about."""
         return self._kept.size
 
-    def answer(self, moment: Moment, question: Question) -> BundlesAnswer:
-        """Raises a 404 problem where no product can be called so."""
+    def known(self, moment: Moment, key: Key) -> BundlesAnswer | None:
+        """The answer that is kept under `key`, up to date."""
         if moment.release is not self._release:
             self._release, self._kept = moment.release, Kept(self._limit_bytes)
-        found = self._kept.get(question)
-        if found is None:
-            questions.check_sku(question.sku)
-            found = BundlesAnswer(moment, question, self._signing)
-            self._kept.put(question, found)
-        return found.at(moment)
+        found = self._kept.get(key)
+        if found is not None:
+            found.at(moment, self._signing)
+        return found
+
+    def made(self, moment: Moment, key: Key, question: Question) -> BundlesAnswer:
+        """The answer to `question`, kept under `key`. Raises a 404 problem where no product can be called so."""
+        questions.check_sku(question.sku)
+        found = BundlesAnswer(moment, question)
+        found.at(moment, self._signing)
+        self._kept.put(key, found)
+        return found
 
 
 def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -> bytes:
@@ -221,28 +235,34 @@ def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -
     return _encode(fields)[:-1] + b","
 
 
-def bundles(texts: Sequence[bytes], each: int = 1) -> list[bytes]:
-    """What stands after the ages, in parts; each bundle comes in `each` of them."""
-    parts = [b',"bundles":[']
-    for at in range(0, len(texts), each):
-        parts += [b",", *texts[at : at + each]] if at else texts[:each]
-    return [*parts, b"]}"]
+class OffersAnswer:
+    """The answer to one asker of POST offers."""
 
+    def __init__(self, moment: Moment, question: questions.OffersQuestion, segment: str, signing: Signing) -> None:
+        self._moment, self._segment, self._signing = moment, segment, signing
+        self._quotes, self._currency = question.quotes, moment.release.meta.currency
+        self._cart: dict[str, int] = {}
+        for line in question.cart:
+            self._cart[line.sku] = self._cart.get(line.sku, 0) + line.quantity
+        anchors = list(dict.fromkeys([*question.skus, *self._cart]))
+        exclude, get, cart = frozenset(question.exclude), moment.products.get, self._cart
+        whole, others = apart(moment, merged(moment, segment, anchors), cart)
+        shown = first(others, lambda listed: priced(moment, listed, get, cart=cart, exclude=exclude), question.limit)
+        complete = first(whole, lambda listed: as_it_is(moment, listed, exclude), question.limit)
+        level = matched(shown, others)
+        self.labels = (moment.release.meta.region, level, "false" if shown else "true")
+        self._head = head(moment, {"skus": anchors}, segment, level)
+        self._bundles = [self._offered(here) for here in shown]
+        self._complete = [_encode(offered(here, self._currency, self._quote(here))) for here in complete]
 
-def offers_answer(
-    moment: Moment, question: questions.OffersQuestion, segment: str, signing: Signing
-) -> tuple[bytes, tuple[str, str, str]]:
-    """JSON of the shape answers.OffersAnswer for this one asker, and what is counted: region, level, empty."""
-    cart: dict[str, int] = {}
-    for line in question.cart:
-        cart[line.sku] = cart.get(line.sku, 0) + line.quantity
-    anchors = list(dict.fromkeys([*question.skus, *cart]))
-    ranked = merged(moment, segment, anchors)
-    exclude, get = frozenset(question.exclude), moment.products.get
-    shown = first(ranked, lambda listed: priced(moment, listed, get, cart=cart, exclude=exclude), question.limit)
-    level = matched(shown, ranked)
-    currency = moment.release.meta.currency
-    quotes = [signing.sign(here.offer, moment, segment, nonce()) if question.quotes else None for here in shown]
-    texts = [_encode(offered(here, currency, quote)) for here, quote in zip(shown, quotes, strict=True)]
-    body = b"".join((head(moment, {"skus": anchors}, segment, level), moment.told.text, *bundles(texts)))
-    return body, (moment.release.meta.region, level, str(not shown).lower())
+    def _quote(self, here: Priced) -> SignedQuote | None:
+        return self._signing.sign(here.offer, self._moment, self._segment, nonce()) if self._quotes else None
+
+    def _offered(self, here: Priced) -> bytes:
+        told = _encode(offered(here, self._currency, self._quote(here)))
+        return told[:-1] + b',"missing":' + _encode(missing(here.offer, self._cart)) + b"}"
+
+    def body(self) -> bytes:
+        """JSON, of the shape answers.OffersAnswer."""
+        told = (self._head, self._moment.told.text, BUNDLES, b",".join(self._bundles), b'],"complete":[')
+        return b"".join((*told, b",".join(self._complete), b"]}"))

@@ -11,6 +11,7 @@ from edge_service import answers, problems, questions
 from edge_service.bundle_answers import Question
 from edge_service.edge import (
     ConsentsQuery,
+    Edge,
     LimitQuery,
     SegmentQuery,
     Served,
@@ -18,12 +19,14 @@ from edge_service.edge import (
     ages_now,
     as_json,
     header,
+    response,
 )
 from edge_service.explain import explain
 from edge_service.openapi import answered, asked
 from edge_service.questions import MAX_SKUS
+from edge_service.served import ServedRegion
 from tandem.offer import Live
-from tandem.quote import QuoteFault
+from tandem.quote import Quote, QuoteFault
 
 router = APIRouter(prefix="/v1/{region}", tags=["bundles"])
 
@@ -64,8 +67,10 @@ async def get_bundles(
 ) -> Response:
     """Ranked bundles priced against live stock and prices. A product without bundles gives an empty list."""
     used = served.segment(segment, questions.split(consents))
-    answer = edge.bundles(served, Question(sku, used, limit), header(request.scope, b"if-none-match"))
-    return answer.response()
+    question = Question(sku, used, limit)
+    reply = edge.bundles(served, question, lambda: question, header(request.scope, b"if-none-match"))
+    assert reply is not None  # noqa: S101 - there is a question
+    return response(reply)
 
 
 @router.post(
@@ -80,7 +85,7 @@ async def get_bundles(
 )
 async def post_offers(edge: Shared, served: Served, request: Request) -> Response:
     """The lists of all anchors as one; availability is net of the cart, and what it holds whole is left out."""
-    return edge.offers(served, await questions.read_body(request.scope, request.receive)).response()
+    return response(edge.offers(served, await questions.read_body(request.scope, request.receive)))
 
 
 @router.get(
@@ -92,24 +97,25 @@ async def post_offers(edge: Shared, served: Served, request: Request) -> Respons
 async def get_live(
     served: Served, skus: Annotated[list[str], Query(description="Comma-separated or repeated")]
 ) -> Response:
-    """What is known right now; null where nothing ever was."""
+    """What is known right now; null where nothing ever was, and for prices that have expired."""
     names = list(dict.fromkeys(questions.split(skus)))
     if not 1 <= len(names) <= MAX_SKUS:
         raise problems.wrong("skus", f"name 1 to {MAX_SKUS} products, not {len(names)}")
-    products = [_live_product(questions.check_sku(sku), served.live.products.get(sku)) for sku in names]
+    shown = served.freshness().prices
+    products = [_live_product(questions.check_sku(sku), served.live.products.get(sku), shown) for sku in names]
     return as_json(answers.LiveAnswer(**ages_now(served), currency=served.region.currency, products=products))
 
 
-def _live_product(sku: str, live: Live | None) -> answers.LiveProduct:
-    if live is None:
-        return answers.LiveProduct(sku, None, None, None, None)
+def _live_product(sku: str, live: Live | None, priced: bool) -> answers.LiveProduct:
+    if live is None or not priced:
+        return answers.LiveProduct(sku, None if live is None else live.stock, None, None, None)
     return answers.LiveProduct(sku, live.stock, live.list_price, live.sale_price, live.unit_price)
 
 
 @router.post(
     "/quotes/verify",
     summary="May checkout honour this quote?",
-    responses=answered(answers.VerifyAnswer, 400, 404, 413, 422),
+    responses=answered(answers.VerifyAnswer, 400, 404, 413, 422, 503),
     openapi_extra=asked({"application/json": (questions.VerifyQuestion,)}, {"token": "WyJrMSIs….c2ln…"}),
     response_class=Response,
 )
@@ -118,7 +124,7 @@ async def post_verify(edge: Shared, served: Served, request: Request) -> Respons
     question = questions.decode(await questions.read_body(request.scope, request.receive), questions.VerifyQuestion)
     fault, quote = None, None
     try:
-        signed = edge.signer.verify(question.token, region=served.region.name, now=edge.clock())
+        signed = await _verified(edge, served, question)
     except QuoteFault as error:
         fault = error.fault
     else:
@@ -128,7 +134,21 @@ async def post_verify(edge: Shared, served: Served, request: Request) -> Respons
             release=signed.release,
             currency=signed.currency,
             offer_total=signed.offer_total,
-            components=[answers.QuotedPart(c.sku, c.quantity, c.offer_price) for c in signed.components],
+            components=[
+                answers.QuotedPart(c.sku, c.quantity, c.offer_price, c.return_values) for c in signed.components
+            ],
             expires_at=answers.rfc3339(signed.expires_at * 1000) or "",
         )
     return as_json(answers.VerifyAnswer(**ages_now(served), valid=fault is None, fault=fault, quote=quote))
+
+
+async def _verified(edge: Edge, served: ServedRegion, question: questions.VerifyQuestion) -> Quote:
+    """The quote, used up where asked. Raises QuoteFault, and Unavailable where a use can't be noted down."""
+    now = edge.clock()
+    signed = edge.signer.verify(question.token, region=served.region.name, now=now)
+    if question.once:
+        if not signed.nonce:
+            raise QuoteFault("shared")
+        if not await served.reader.use_quote(signed.nonce, signed.expires_at - int(now)):
+            raise QuoteFault("used")
+    return signed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Query, Request
@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from edge_service import observe, problems, questions
 from edge_service.ages import as_fields
-from edge_service.bundle_answers import BundlesBook, Question, offers_answer
+from edge_service.bundle_answers import JSON, BundlesBook, Key, OffersAnswer, Question
 from edge_service.live import Clock
 from edge_service.offering import Signing
 from edge_service.problems import Problem
@@ -26,7 +26,8 @@ from tandem.regions import Region
 from tandem.settings import Settings
 
 encode = msgspec.json.Encoder().encode
-JSON = (b"content-type", b"application/json")
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers, body."""
 UNKEPT = [JSON, (b"cache-control", b"no-store")]
 """Headers of an answer that is its asker's alone."""
 
@@ -70,38 +71,42 @@ class Edge:
             detail = "a key that may post deltas is needed: `Authorization: Bearer KEY` or `X-Tandem-Key: KEY`"
             raise Problem(401, detail, kind="key", headers={"WWW-Authenticate": "Bearer"})
 
-    def bundles(self, served: ServedRegion, question: Question, known: bytes | None) -> Reply:
-        """The reply to GET bundles; `known` is what the asker's If-None-Match says. Raises Problem."""
-        moment = served.moment()
-        answer = self._books[served.region.name].answer(moment, question)
-        stale = moment.told.freshness.stale
-        self.metrics.answered(answer.labels, stale)
-        headers = answer.headers(stale)
+    def bundles(
+        self, served: ServedRegion, key: Key, read: Callable[[], Question | None], known: bytes | None
+    ) -> Reply | None:
+        """The reply to GET bundles; None where `read` gives no question. Raises Problem.
+
+        The answer is kept under `key`, and the question read only where there is none. `known` is If-None-Match.
+        """
+        moment, book = served.moment(), self._books[served.name]
+        answer = book.known(moment, key)
+        if answer is None:
+            question = read()
+            if question is None:
+                return None
+            answer = book.made(moment, key, question)
+        self.metrics.answers[answer.counted] += 1
+        headers = answer.headers
         if known is not None and headers[-1][1] in known:
-            return Reply(304, headers, b"")
-        return Reply(200, [JSON, *headers], answer.body(moment))
+            return 304, headers[1:], b""
+        return 200, headers, answer.body(moment)
 
     def offers(self, served: ServedRegion, body: bytes) -> Reply:
         """The reply to POST offers. Raises Problem."""
         question = questions.offers_question(body)
         moment = served.moment()
         used = served.segment(question.segment, question.consents)
-        told, labels = offers_answer(moment, question, used, self.signing)
-        self.metrics.answered(labels, moment.told.freshness.stale)
-        return Reply(200, UNKEPT, told)
+        answer = OffersAnswer(moment, question, used, self.signing)
+        self.metrics.answers[(*answer.labels, str(moment.told.freshness.stale).lower())] += 1
+        return 200, UNKEPT, answer.body()
 
 
-class Reply(NamedTuple):
-    """What goes back, ready to be sent."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    def response(self) -> Response:
-        made = Response(self.body, self.status)
-        made.raw_headers = [*self.headers, *([(b"content-length", b"%d" % len(self.body))] if self.body else [])]
-        return made
+def response(reply: Reply) -> Response:
+    """The same for the framework."""
+    status, headers, body = reply
+    made = Response(body, status)
+    made.raw_headers = [*headers, (b"content-length", b"%d" % len(body))] if body else list(headers)
+    return made
 
 
 def header(scope: Scope, wanted: bytes) -> bytes | None:

@@ -17,6 +17,7 @@ CODES = {
     "no_discount_planned": "The batch planned no discount for it.",
     "lowest_price_reached": "A component is at the lowest price it may have in a bundle, so less is taken off.",
     "stale_data": "Live stock or prices are older than their limit, so nothing is taken off.",
+    "prices_expired": "Prices here are so old that none is shown.",
     "substitute_used": "A component can't be sold now; its substitute stands in.",
     "on_sale": "A component is on sale; its sale price is what the bundle starts from.",
     "cannot_be_sold": "A component can't be sold now and has no substitute that can.",
@@ -33,7 +34,9 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
     places = list(_places(moment, bundle, segment, anchors))
     listings = [Listing(at, rank, listed.confidence, listed.matched) for at, rank, listed in places]
     bundle = places[0][2].tell(bundle) if places else bundle
-    offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
+    offer = None
+    if moment.freshness.prices:
+        offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
     reasons = _unsold(moment, bundle) if offer is None else list(_reasons(moment, bundle, offer))
     return ExplainAnswer(
         region=meta.region,
@@ -98,6 +101,8 @@ def _discount_reason(moment: Moment, bundle: Bundle, offer: Offer) -> Reason:
 
 
 def _unsold(moment: Moment, bundle: Bundle) -> list[Reason]:
+    if not moment.freshness.prices:
+        return [Reason("prices_expired", CODES["prices_expired"])]
     found = [Reason("cannot_be_sold", text) for part in bundle.components if (text := _obstacle(moment, part))]
     return found or [Reason("cannot_be_sold", CODES["cannot_be_sold"])]
 

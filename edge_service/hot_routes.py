@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_service import problems, questions
 from edge_service.bundle_answers import Question
-from edge_service.edge import Edge, Reply, header
+from edge_service.edge import Edge, Reply
 from edge_service.problems import Problem
+from edge_service.served import ServedRegion
 
+V1 = "/v1/"
 GET_BUNDLES = "/v1/{region}/bundles/{sku:path}"
 POST_OFFERS = "/v1/{region}/offers"
 QUERIES_KEPT = 4_096
@@ -37,35 +39,44 @@ class HotRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             started = time.perf_counter()
+            known = origin = reply = None
+            for name, value in scope["headers"]:
+                if name == b"origin":
+                    origin = value
+                elif name == b"if-none-match":
+                    known = value
             if scope["method"] == "GET":
-                reply, route = self._bundles(scope), GET_BUNDLES
+                reply, route = self._bundles(scope["path"], scope["query_string"], known), GET_BUNDLES
             elif scope["method"] == "POST":
                 reply, route = await self._offers(scope, receive), POST_OFFERS
-            else:
-                reply = None
             if reply is not None:
-                await self._send(scope, send, reply)
-                self.edge.metrics.told(route, scope["method"], reply.status, time.perf_counter() - started)
+                status, headers, body = reply
+                if origin is not None:
+                    headers = self._with_cors(headers, origin.decode("latin-1"))
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+                self.edge.metrics.told(route, scope["method"], status, time.perf_counter() - started)
                 return
         await self._asgi(scope, receive, send)
 
-    def _bundles(self, scope: Scope) -> Reply | None:
+    def _bundles(self, path: str, query: bytes, known: bytes | None) -> Reply | None:
         """The reply to GET bundles; None for any other question, and for one that something is wrong with."""
-        parts = scope["path"].split("/", 4)
-        if len(parts) != 5 or parts[3] != "bundles" or parts[1] != "v1":
+        place = path.find("/bundles/", len(V1))
+        served = self.edge.served.get(path[len(V1) : place]) if place > 0 and path.startswith(V1) else None
+        if served is None:
             return None
-        served, sku = self.edge.served.get(parts[2]), parts[4]
-        if served is None or sku.endswith("/explain"):
-            return None
-        query = self._query(scope["query_string"])
-        if query is None:
-            return None
-        segment, limit, consents = query
-        question = Question(sku, served.segment(segment, consents), limit)
+        key = (path, query) if query else path
         try:
-            return self.edge.bundles(served, question, header(scope, b"if-none-match"))
+            return self.edge.bundles(served, key, lambda: self._question(served, path, place, query), known)
         except Exception:  # noqa: BLE001 - the framework's route meets it again, and reports it
             return None
+
+    def _question(self, served: ServedRegion, path: str, place: int, text: bytes) -> Question | None:
+        query = self._query(text)
+        if query is None or path.endswith("/explain"):
+            return None
+        segment, limit, consents = query
+        return Question(path[place + len("/bundles/") :], served.segment(segment, consents), limit)
 
     def _query(self, text: bytes) -> Query | None:
         """What a query string says; None where the framework has to look at it."""
@@ -87,20 +98,13 @@ class HotRoutes:
         try:
             return self.edge.offers(served, await questions.read_body(scope, receive))
         except Problem as problem:
-            response = problem.response()
+            made = problem.response()
         except ClientDisconnect:
-            response = problems.broken_off().response()
+            made = problems.broken_off().response()
         except Exception as error:  # noqa: BLE001 - reported with all it says
             self.edge.metrics.failed(POST_OFFERS, error)
-            response = problems.unexpected().response()
-        return Reply(response.status_code, response.raw_headers, bytes(response.body))
-
-    async def _send(self, scope: Scope, send: Send, reply: Reply) -> None:
-        headers = reply.headers
-        if (origin := header(scope, b"origin")) is not None:
-            headers = self._with_cors(headers, origin.decode("latin-1"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+            made = problems.unexpected().response()
+        return made.status_code, made.raw_headers, bytes(made.body)
 
     def _with_cors(self, headers: list[tuple[bytes, bytes]], origin: str) -> list[tuple[bytes, bytes]]:
         told = MutableHeaders(raw=list(headers))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from edge_service.live_table import LiveTable
 from edge_service.region_reader import BATCH_ENTRIES, Change, RegionReader
@@ -18,26 +16,14 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 
 
-class Freshness(NamedTuple):
-    """How old the live state is, at the moment of an answer."""
-
-    stock_as_of: int | None
-    """Milliseconds since 1970 that stock is known to be true for; None: never told."""
-    prices_as_of: int | None
-    stale: bool
-    """Past a limit, or cut off from the feed right now."""
-    discounts: bool
-    """False past a limit. A short break of the feed alone does not end them."""
-
-
 class LiveState:
-    """What is known about every product, and how old it is."""
+    """What is known about every product, up to when, and whether the feed is heard."""
 
-    def __init__(self, *, stock_limit_seconds: int, price_limit_seconds: int) -> None:
-        self._limits = (stock_limit_seconds * 1000, price_limit_seconds * 1000)
+    def __init__(self) -> None:
         self.products = LiveTable()
         """Replaced as a whole after a break of the feed."""
         self.ages = (0, 0)
+        """Newest time (ms since 1970) that the feed is good for: stock, prices."""
         self.connected = False
         self.changes = 0
         """Stream entries taken in since the start."""
@@ -45,21 +31,6 @@ class LiveState:
     @property
     def ready(self) -> bool:
         return bool(self.products)
-
-    def freshness(self, now: float) -> Freshness:
-        """How old it is at `now`, in seconds since 1970."""
-        at = int(now * 1000)
-        stock, prices = (min(age, at) for age in self.ages)
-        within = at - stock <= self._limits[0] and at - prices <= self._limits[1]
-        return Freshness(stock or None, prices or None, not (within and self.connected), within)
-
-    def same_until(self, now: float) -> float:
-        """Until when `freshness` says the same as at `now`, while nothing comes in and the feed stays as it is."""
-        at = int(now * 1000)
-        if max(self.ages) > at:  # told ahead of this clock
-            return now
-        ends = [age + limit + 1 for age, limit in zip(self.ages, self._limits, strict=True)]
-        return min(ends) / 1000 if min(ends) > at else math.inf
 
     def take(self, products: LiveTable, changes: Iterable[Change]) -> None:
         """Bring `changes` into `products`, in order, and move the ages."""
@@ -87,7 +58,7 @@ class Feed:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                await self._snapshot()
+                await self.snapshot()
                 self._state.connected = True
                 pause = FIRST_PAUSE_SECONDS
                 await self._changes()
@@ -100,7 +71,7 @@ class Feed:
         """Bring in all that the stream has, from where this feed stands; False where a part of it was trimmed."""
         return await self._caught_up(self._state.products)
 
-    async def _snapshot(self) -> None:
+    async def snapshot(self) -> None:
         """Take everything anew, beside what is served, and put it in place when it has caught up with the stream.
 
         The place in the stream is noted first: what changes while the snapshot is read comes again and ends right.
@@ -122,7 +93,7 @@ class Feed:
             if len(changes) < BATCH_ENTRIES:
                 self._take(self._state.products, changes)
             elif not await self.catch_up():
-                await self._snapshot()
+                await self.snapshot()
 
     async def _caught_up(self, products: LiveTable) -> bool:
         """Bring in all that the stream has; False where a part of it was trimmed before it was read."""

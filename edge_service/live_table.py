@@ -23,6 +23,8 @@ class LiveTable:
         self._shards = tuple(_Shard() for _ in range(SHARDS))
         self._marks = array("Q", bytes(8 * MARKS))
         self.version = 0
+        self.generation = 0
+        """Which of the tables that were made from each other."""
 
     def __len__(self) -> int:
         return sum(len(shard.numbers) for shard in self._shards)
@@ -34,6 +36,7 @@ class LiveTable:
         """One that changes apart from this one."""
         other = copy(self)
         other._shards, other._marks = tuple(shard.copy() for shard in self._shards), self._marks[:]
+        other.generation += 1
         return other
 
     def get(self, sku: str) -> Live | None:

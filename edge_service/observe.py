@@ -84,10 +84,6 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-    def answered(self, labels: tuple[str, str, str], stale: bool) -> None:
-        """Count an answer with bundles: region, level, empty."""
-        self.answers[(*labels, "true" if stale else "false")] += 1
-
     def told(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count and time a request; one of many is logged, and each that failed."""
         self.requests[route, method, status].add(seconds)

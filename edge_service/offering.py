@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
-from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
+from edge_service.answers import Evidence, Missing, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
 from edge_service.releases import Standing
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed, bundle_id
@@ -58,17 +58,32 @@ class Signing:
         return self._last[1]
 
 
-def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Listed]:
+def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standing]:
     """The lists of all anchors as one: each bundle once, with its best confidence, best first."""
     places: list[Standing] = []
     for anchor in anchors:
         places += moment.release.ranked(segment, anchor)
     places.sort()
-    best: dict[str, Listed] = {}
-    for _, _, name, _, listed in places:
-        if name not in best:
-            best[name] = listed
+    best: dict[str, Standing] = {}
+    for place in places:
+        if place.bundle_id not in best:
+            best[place.bundle_id] = place
     return list(best.values())
+
+
+def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -> tuple[list[Listed], list[Listed]]:
+    """The places whose bundle the cart holds whole, and the others."""
+    there = frozenset(cart)
+    whole: list[Listed] = []
+    others: list[Listed] = []
+    for place in ranked:
+        held = place.skus <= there and _held(moment.release.bundle(place.bundle_id), cart)
+        (whole if held else others).append(place.listed)
+    return whole, others
+
+
+def _held(bundle: Bundle | None, cart: Mapping[str, int]) -> bool:
+    return bundle is not None and all(cart[part.sku] >= part.quantity for part in bundle.components)
 
 
 class Priced(NamedTuple):
@@ -89,9 +104,9 @@ def priced(
     cart: Mapping[str, int] = EMPTY,
     exclude: Collection[str] = (),
 ) -> Priced | None:
-    """The bundle at one place; None where it can't be sold now, or the cart holds it whole."""
+    """The bundle at one place; None where it can't be sold now, or prices have expired."""
     bundle = moment.release.bundle(listed.bundle_id)
-    if bundle is None or (cart and _held(bundle, cart)):
+    if bundle is None or not moment.freshness.prices:
         return None
     bundle = listed.tell(bundle)
     offer = price(bundle, live_of, cart=cart, exclude=exclude, with_discount=moment.freshness.discounts)
@@ -140,8 +155,16 @@ def matched(shown: Sequence[Shown], ranked: Sequence[Listed]) -> str:
     return ranked[0].matched if ranked else "none"
 
 
-def _held(bundle: Bundle, cart: Mapping[str, int]) -> bool:
-    return all(cart.get(component.sku, 0) >= component.quantity for component in bundle.components)
+def as_it_is(moment: Moment, listed: Listed, exclude: Collection[str]) -> Priced | None:
+    """The bundle at one place without anything standing in: what a cart holds whole is priced so."""
+    here = priced(moment, listed, moment.products.get, exclude=exclude)
+    return here if here is not None and here.content == here.bundle.id else None
+
+
+def missing(offer: Offer, cart: Mapping[str, int]) -> list[Missing]:
+    """What the cart lacks of an offer."""
+    lacking = [(part.sku, part.quantity - cart.get(part.sku, 0)) for part in offer.components]
+    return [Missing(sku, quantity) for sku, quantity in lacking if quantity > 0]
 
 
 def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBundle:

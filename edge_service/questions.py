@@ -51,6 +51,8 @@ class OffersQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 class VerifyQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
+    once: bool = False
+    """Use the quote up: whoever asks so again is told that it is used. Only a quote of POST offers can be."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

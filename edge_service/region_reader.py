@@ -128,6 +128,11 @@ class RegionReader:
         names = [keys.LIVE, keys.LIVE_AGES, keys.DELTAS]
         return int((await self._write(("EVAL", APPLY, len(names), *names, *arguments)))[0])
 
+    async def use_quote(self, nonce: str, seconds: int) -> bool:
+        """Use up a one-time quote that expires in so many seconds; False where it was used before, at any edge."""
+        command = ("SET", keys.QUOTE_USED.format(nonce=nonce), 1, "NX", "EX", max(seconds, 1))
+        return (await self._write(command))[0] is not None
+
     async def append_events(self, events: Iterable[bytes]) -> None:
         adds = [("XADD", keys.EVENTS, "MAXLEN", "~", EVENTS_KEPT, "*", "event", event) for event in events]
         await self._write(("MULTI",), *adds, ("EXEC",))

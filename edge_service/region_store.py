@@ -86,6 +86,8 @@ LIVE_AGES = "tandem:live:ages"
 """Hash: `stock`, `prices` → newest time (ms since 1970) that the feed is known to be good for."""
 DELTAS = "tandem:deltas"
 """Stream: what changed in LIVE. First pair: empty name → `stock_ms prices_ms`; then sku → its nine words."""
+QUOTE_USED = "tandem:quote:{nonce}"
+"""String: there from when a one-time quote was used until it expires."""
 EVENTS = "tandem:events"
 """Stream: exposures and outcomes, one JSON text each under `event`."""
 

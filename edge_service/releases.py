@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from sys import intern
 from typing import Any, NamedTuple
 
 from edge_service.kept import Kept
@@ -29,9 +30,9 @@ RETRY_SECONDS = 5.0
 """Pause before a release that could not be loaded whole is tried again."""
 
 
-DECODED_BYTES = 32 * 1024 * 1024
+DECODED_BYTES = 64 * 1024 * 1024
 """What decoded lists may take, about."""
-LIST_BYTES, PLACE_BYTES = 600, 400
+LIST_BYTES, PLACE_BYTES = 600, 620
 """What a decoded list takes, about, and each of its places."""
 
 
@@ -48,6 +49,8 @@ class Standing(NamedTuple):
     bundle_id: str
     anchor: str
     listed: Listed
+    skus: frozenset[str]
+    """The products of the bundle."""
 
 
 class _Standings(NamedTuple):
@@ -72,11 +75,14 @@ class Release:
         if kept is None:
             found = self._lists.get(list_field(segment, anchor)) or self._lists.get(list_field(ALL, anchor))
             places = () if found is None else decode_list(found)
-            kept = _Standings(
-                tuple([Standing(-each.confidence, n, each.bundle_id, anchor, each) for n, each in enumerate(places)])
-            )
+            kept = _Standings(tuple([self._standing(anchor, n, each) for n, each in enumerate(places)]))
             self._kept.put(key, kept)
         return kept.places
+
+    def _standing(self, anchor: str, rank: int, listed: Listed) -> Standing:
+        bundle = self.bundle(listed.bundle_id)
+        skus = frozenset() if bundle is None else frozenset([intern(part.sku) for part in bundle.components])
+        return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, skus)
 
     def bundle(self, bundle_id: str) -> Bundle | None:
         """The bundle; None where the release has none of that id, or it is no id at all."""

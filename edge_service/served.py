@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, NamedTuple
+from typing import Any
 
-from edge_service.ages import Ages, Told
-from edge_service.live import Clock, Feed, Freshness, LiveState
-from edge_service.live_table import LiveTable
+from edge_service.ages import Ages, Freshness, Limits, Told
+from edge_service.live import Clock, Feed, LiveState
 from edge_service.problems import unavailable
 from edge_service.region_reader import RegionReader
 from edge_service.releases import CurrentRelease, Release
@@ -17,30 +16,48 @@ from tandem.segments import ALL
 from tandem.settings import Settings
 
 RESTART_SECONDS = 1.0
+LASTS_SECONDS = 1.0
+"""How long a moment is taken for now."""
 
 
-class Moment(NamedTuple):
-    """All that one answer is made from, taken at once: it never sees two releases."""
+class Moment:
+    """All that one answer is made from, taken at once: it never sees two releases.
 
-    release: Release
-    products: LiveTable
-    told: Told
-    now: float
+    The same moment serves all answers until something comes in, or a second is over.
+    """
+
+    __slots__ = ("_state", "now", "number", "products", "release", "told", "until")
+
+    def __init__(self, number: int, release: Release, live: LiveState, told: Told, now: float) -> None:
+        self.number = number
+        """Grows from moment to moment."""
+        self.release, self.products, self.told, self.now = release, live.products, told, now
+        self.until = min(told.until, now + LASTS_SECONDS)
+        self._state = live.products.version, live.ages, live.connected
 
     @property
     def freshness(self) -> Freshness:
         return self.told.freshness
 
+    def lasts(self, release: Release, live: LiveState, now: float) -> bool:
+        version, ages, connected = self._state
+        return (
+            live.products is self.products
+            and live.products.version == version
+            and live.ages is ages
+            and live.connected is connected
+            and release is self.release
+            and self.now <= now < self.until
+        )
+
 
 class ServedRegion:
     def __init__(self, region: Region, settings: Settings, clock: Clock, log: Any) -> None:
-        self.region = region
+        self.region, self.name = region, region.name
         self.reader = RegionReader(region)
-        self.live = LiveState(
-            stock_limit_seconds=settings.stock_limit_seconds,
-            price_limit_seconds=settings.price_limit_seconds,
-        )
-        self.ages = Ages(self.live)
+        self.live = LiveState()
+        self._ages = Ages(self.live, Limits.of(settings))
+        self._moment: Moment | None = None
         self.current = CurrentRelease(self.reader, log)
         self._feed = Feed(self.reader, self.live)
         self._clock, self._log = clock, log
@@ -78,8 +95,11 @@ class ServedRegion:
         release = self.current.release
         if release is None:
             raise unavailable(f"region {self.region.name} has no release yet")
-        now = self._clock()
-        return Moment(release, self.live.products, self.ages.at(now), now)
+        now, held = self._clock(), self._moment
+        if held is None or not held.lasts(release, self.live, now):
+            number = 0 if held is None else held.number + 1
+            self._moment = held = Moment(number, release, self.live, self._ages.at(now, release), now)
+        return held
 
     def segment(self, asked: str, consents: Collection[str]) -> str:
         """The segment to answer for: without the consents that the region asks for, the whole region."""
@@ -88,4 +108,4 @@ class ServedRegion:
 
     def freshness(self) -> Freshness:
         """How old the live state is now."""
-        return self.ages.at(self._clock()).freshness
+        return self._ages.at(self._clock(), self.current.release).freshness

@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 
 from tandem.errors import ConfigError
+from tandem.money import allocate
 
-Fault = Literal["malformed", "unknown_key", "altered", "expired", "wrong_region"]
+Fault = Literal["malformed", "unknown_key", "altered", "expired", "wrong_region", "used", "shared"]
 
 
 class QuotedComponent(msgspec.Struct, frozen=True, array_like=True):
@@ -21,6 +22,11 @@ class QuotedComponent(msgspec.Struct, frozen=True, array_like=True):
     quantity: int
     offer_price: int
     """All `quantity` units, minor units."""
+
+    @property
+    def return_values(self) -> list[int]:
+        """What each unit is worth when it is sent back, minor units: they sum to `offer_price`."""
+        return allocate(self.offer_price, [1] * self.quantity)
 
 
 class Quote(msgspec.Struct, frozen=True, array_like=True):
@@ -37,6 +43,7 @@ class Quote(msgspec.Struct, frozen=True, array_like=True):
     expires_at: int
     """Seconds since 1970, UTC; the quote holds until and not including this second."""
     nonce: str
+    """Of a quote that was made for one asker, and may be used up; empty for one that is the same for all who ask."""
 
 
 class QuoteFault(Exception):

@@ -53,6 +53,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_ttl_seconds: int = 600
     stock_limit_seconds: int = 900
     price_limit_seconds: int = 3600
+    """Past either of these two an answer is stale, and nothing is discounted."""
+    price_expiry_seconds: int = 86_400
+    """Past this no price is shown, and no bundle; 0: never."""
+    release_limit_seconds: int = 0
+    """Past this age of the release an answer is stale, and nothing is discounted; 0: never."""
     answers_kept_bytes: int = 256 * 1024 * 1024
     """What encoded answers may take in each edge process and region, about; those asked for lately stay."""
     log_share: float = 0.01
@@ -67,6 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
+        for name in ("price_expiry_seconds", "release_limit_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{PREFIX}{name.upper()} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.log_share <= 1:
             raise ConfigError(f"{PREFIX}LOG_SHARE must be between 0 and 1, not {self.log_share}")
         if self.spark_connect and not self.spark_connect.startswith("sc://"):

@@ -171,8 +171,36 @@ async def test_two_cart_lines_of_one_product_add_up(edge: httpx.AsyncClient) -> 
 
 async def test_a_bundle_that_the_cart_holds_whole_is_not_offered_again(edge: httpx.AsyncClient) -> None:
     cart = [{"sku": "tea", "quantity": 1}, {"sku": "cup", "quantity": 2}]
-    offered = (await edge.post("/v1/north/offers", json={"cart": cart})).json()["bundles"]
-    assert [each["id"] for each in offered] == [TEA_POT.id]
+    answer = (await edge.post("/v1/north/offers", json={"cart": cart})).json()
+    assert [each["id"] for each in answer["bundles"]] == [TEA_POT.id]
+    whole = answer["complete"][0]
+    assert (whole["id"], whole["discount"], whole["quote"] is None) == (TEA_CUP.id, 100, False)
+    less = (await edge.post("/v1/north/offers", json={"cart": [*cart[:1], {"sku": "cup", "quantity": 1}]})).json()
+    assert less["complete"] == []
+
+
+async def test_what_a_cart_holds_whole_is_priced_as_it_is_or_not_at_all(edge: httpx.AsyncClient, clock: Clock) -> None:
+    cart = [{"sku": "tea", "quantity": 1}, {"sku": "cup", "quantity": 2}]
+    await tell(edge, clock, "cup", stock=1)
+    assert (await edge.post("/v1/north/offers", json={"cart": cart})).json()["complete"] == []
+
+
+async def test_an_offer_for_a_cart_says_what_is_missing_to_complete_it(edge: httpx.AsyncClient) -> None:
+    asked = {"cart": [{"sku": "tea", "quantity": 1}, {"sku": "cup", "quantity": 1}]}
+    bundles = (await edge.post("/v1/north/offers", json=asked)).json()["bundles"]
+    assert {each["id"]: each["missing"] for each in bundles} == {
+        TEA_CUP.id: [{"sku": "cup", "quantity": 1}],
+        TEA_POT.id: [{"sku": "pot", "quantity": 1}],
+    }
+
+
+async def test_offers_without_quotes_are_the_same_offers(edge: httpx.AsyncClient) -> None:
+    with_, without = [
+        (await edge.post("/v1/north/offers", json={"skus": ["tea"], "quotes": quotes})).json()["bundles"]
+        for quotes in (True, False)
+    ]
+    assert [each["quote"] for each in without] == [None, None]
+    assert [{**each, "quote": None} for each in with_] == without
 
 
 async def test_an_excluded_product_never_appears(edge: httpx.AsyncClient) -> None:
@@ -224,6 +252,33 @@ async def test_past_a_limit_an_answer_is_stale_and_discounts_nothing_until_the_f
 
     await until(fresh)
     assert (await edge.get("/v1/north/bundles/tea")).json()["bundles"][0]["discount"] == 100
+
+
+async def test_a_price_that_expired_is_not_shown(edge: httpx.AsyncClient, clock: Clock) -> None:
+    assert len((await edge.get("/v1/north/bundles/tea")).json()["bundles"]) == 2
+    clock.ahead_seconds = 86_401
+    answer = (await edge.get("/v1/north/bundles/tea")).json()
+    assert (answer["stale"], answer["bundles"]) == (True, [])
+    offers = (await edge.post("/v1/north/offers", json={"skus": ["tea"]})).json()
+    assert (offers["stale"], offers["bundles"]) == (True, [])
+    product = (await edge.get("/v1/north/live?skus=tea")).json()["products"][0]
+    assert product == {"sku": "tea", "stock": 20, "list_price": None, "sale_price": None, "unit_price": None}
+    told = (await edge.get(f"/v1/north/bundles/{TEA_CUP.id}/explain")).json()
+    assert ([each["code"] for each in told["reasons"]], told["list_total"]) == (["prices_expired"], None)
+    await tell(edge, clock, "tea", list_price=500)
+    assert len((await edge.get("/v1/north/bundles/tea")).json()["bundles"]) == 2
+
+
+async def test_a_release_past_its_limit_is_stale_and_discounts_nothing(published, tmp_path, clock: Clock) -> None:
+    made = int(now(clock).timestamp()) - 1_767_614_400  # seconds since the release's computed_at
+    app = create_app(settings(tmp_path, release_limit_seconds=made + 600), [published.region], clock=clock)
+    async with client_of(app) as edge:
+        await ready(edge)
+        assert (await edge.get("/v1/north/bundles/tea")).json()["stale"] is False
+        clock.ahead_seconds = 620
+        answer = (await edge.get("/v1/north/bundles/tea")).json()
+        assert answer["stale"] is True
+        assert {each["discount"] for each in answer["bundles"]} == {0}
 
 
 async def test_a_stock_change_says_nothing_about_the_age_of_prices(edge: httpx.AsyncClient, clock: Clock) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator
 
@@ -11,7 +13,21 @@ import pytest
 
 from edge_service.app import create_app
 from edge_service.region_store import RegionStore
-from tests.edge_service.conftest import PRODUCTS, QUOTE_KEYS, Clock, client_of, now, publish, ready, region_at, settings
+from tandem.quote import QuoteFault, Signer
+from tests.edge_service.conftest import (
+    PRODUCTS,
+    QUOTE_KEYS,
+    Clock,
+    client_of,
+    now,
+    publish,
+    ready,
+    region_at,
+    settings,
+    tell,
+)
+
+BASE64 = string.ascii_letters + string.digits + "-_."
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
@@ -37,10 +53,59 @@ async def test_a_quote_tells_checkout_what_to_charge(edge: httpx.AsyncClient) ->
         "currency": "USD",
         "offer_total": offered["offer_total"],
         "components": [
-            {name: part[name] for name in ("sku", "quantity", "offer_price")} for part in offered["components"]
+            {name: part[name] for name in ("sku", "quantity", "offer_price")} | {"return_values": [part["offer_price"]]}
+            for part in offered["components"]
         ],
         "expires_at": offered["quote"]["expires_at"],
     }
+
+
+async def test_a_quote_says_what_each_unit_is_worth_when_it_is_sent_back(edge: httpx.AsyncClient, clock: Clock) -> None:
+    await tell(edge, clock, "cup", list_price=253)
+    told = await verify(edge, await quoted(edge))
+    assert [part["return_values"] for part in told["quote"]["components"]] == [[450], [228, 227]]
+    parts = told["quote"]["components"]
+    assert sum(value for part in parts for value in part["return_values"]) == told["quote"]["offer_total"]
+
+
+async def own_quote(edge: httpx.AsyncClient) -> str:
+    offers = await edge.post("/v1/north/offers", json={"skus": ["tea"]})
+    return offers.json()["bundles"][0]["quote"]["token"]
+
+
+async def test_a_quote_may_be_used_up_at_any_edge(edge: httpx.AsyncClient, published, tmp_path, clock: Clock) -> None:
+    token, other = await own_quote(edge), await own_quote(edge)
+    assert token != other
+    once = {"token": token, "once": True}
+    async with client_of(create_app(settings(tmp_path), [published.region], clock=clock)) as elsewhere:
+        first = (await elsewhere.post("/v1/north/quotes/verify", json=once)).json()
+    again = (await edge.post("/v1/north/quotes/verify", json=once)).json()
+    assert (first["valid"], again["valid"], again["fault"], again["quote"]) == (True, False, "used", None)
+    assert (await verify(edge, other))["valid"]
+
+
+async def test_a_quote_that_everyone_gets_can_not_be_used_up(edge: httpx.AsyncClient) -> None:
+    asked = {"token": await quoted(edge), "once": True}
+    assert (await edge.post("/v1/north/quotes/verify", json=asked)).json()["fault"] == "shared"
+    assert await quoted(edge) == await quoted(edge)
+
+
+async def test_thousands_of_bad_quotes_and_none_is_accepted(edge: httpx.AsyncClient, clock: Clock) -> None:
+    """The same as benchmarks/quotes.py does with a million."""
+    chance = random.Random(7)
+    signer = Signer.from_text(QUOTE_KEYS)
+    token, now_ = await own_quote(edge), clock()
+    assert signer.verify(token, region="north", now=now_)
+    for _ in range(3_000):
+        place = chance.randrange(len(token))
+        other = chance.choice([char for char in BASE64 if char != token[place]])
+        with pytest.raises(QuoteFault):
+            signer.verify(token[:place] + other + token[place + 1 :], region="north", now=now_)
+        with pytest.raises(QuoteFault, match="expired"):
+            signer.verify(token, region="north", now=now_ + 601 + chance.randrange(10**6))
+    asked = {"token": token, "once": True}
+    told = [(await edge.post("/v1/north/quotes/verify", json=asked)).json()["valid"] for _ in range(50)]
+    assert sum(told) == 1
 
 
 async def test_a_quote_names_no_segment_that_the_release_does_not_know(edge: httpx.AsyncClient) -> None:
