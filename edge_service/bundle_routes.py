@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from edge_service import answers, problems, questions
 from edge_service.bundle_answers import Question
+from edge_service.checkout import verified
 from edge_service.edge import (
     ConsentsQuery,
-    Edge,
     LimitQuery,
     SegmentQuery,
     Served,
@@ -24,9 +24,8 @@ from edge_service.edge import (
 from edge_service.explain import explain
 from edge_service.openapi import answered, asked
 from edge_service.questions import MAX_SKUS
-from edge_service.served import ServedRegion
 from tandem.offer import Live
-from tandem.quote import Quote, QuoteFault
+from tandem.quote import QuoteFault
 
 router = APIRouter(prefix="/v1/{region}", tags=["bundles"])
 
@@ -124,7 +123,7 @@ async def post_verify(edge: Shared, served: Served, request: Request) -> Respons
     question = questions.decode(await questions.read_body(request.scope, request.receive), questions.VerifyQuestion)
     fault, quote = None, None
     try:
-        signed = await _verified(edge, served, question)
+        signed = await verified(question, edge.signer, served.reader, edge.clock())
     except QuoteFault as error:
         fault = error.fault
     else:
@@ -140,15 +139,3 @@ async def post_verify(edge: Shared, served: Served, request: Request) -> Respons
             expires_at=answers.rfc3339(signed.expires_at * 1000) or "",
         )
     return as_json(answers.VerifyAnswer(**ages_now(served), valid=fault is None, fault=fault, quote=quote))
-
-
-async def _verified(edge: Edge, served: ServedRegion, question: questions.VerifyQuestion) -> Quote:
-    """The quote, used up where asked. Raises QuoteFault, and Unavailable where a use can't be noted down."""
-    now = edge.clock()
-    signed = edge.signer.verify(question.token, region=served.region.name, now=now)
-    if question.once:
-        if not signed.nonce:
-            raise QuoteFault("shared")
-        if not await served.reader.use_quote(signed.nonce, signed.expires_at - int(now)):
-            raise QuoteFault("used")
-    return signed
