@@ -54,8 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stock_limit_seconds: int = 900
     price_limit_seconds: int = 3600
     """Past either of these two an answer is stale, and nothing is discounted."""
-    price_expiry_seconds: int = 86_400
-    """Past this no price is shown, and no bundle; 0: never."""
+    price_expiry_seconds: int = 0
+    """Past this age no price is shown, and no bundle; 0: never. A region with a feed should have a limit."""
     release_limit_seconds: int = 0
     """Past this age of the release an answer is stale, and nothing is discounted; 0: never."""
     answers_kept_bytes: int = 256 * 1024 * 1024
