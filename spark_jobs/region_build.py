@@ -17,9 +17,8 @@ from tandem.errors import TandemError
 from tandem.regions import Region
 from tandem.settings import Settings
 from warehouse import lake
+from warehouse.tables import BUILT
 
-BUILT = ("bundles", "bundle_sets")
-"""The tables that a release is made from."""
 ROWS = 50_000
 """Rows of a file that are in memory at once, more only where a row group has more."""
 
@@ -65,7 +64,7 @@ class RegionBuild:
     release_id: str
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
-    """Delta version of each of BUILT that is read."""
+    """Delta version of each table that a build writes."""
     fence: int | None = None
     """Of the publisher's lease on the region; every write carries it."""
 

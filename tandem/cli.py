@@ -236,6 +236,30 @@ def release_diff(settings: settings_file.Settings, before: str, after: str, *, a
 
 
 @main.command()
+@click.argument("release_id")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def lineage(settings: settings_file.Settings, release_id: str, *, as_json: bool) -> None:
+    """Where a release comes from, and where it went: facts, jobs, tables and their versions, keys in Redis and CDN."""
+    from spark_jobs import lineage
+
+    found = lineage.of(settings, release_id)
+    click.echo(lineage.as_json(found) if as_json else lineage.as_text(found))
+
+
+@main.command()
+@click.option("--table", "names", multiple=True, help="May be given several times; default: all that builds use.")
+@click.option("--days", type=click.IntRange(min=1), default=7, show_default=True, help="Keep what was in use since.")
+@click.option("--delete", is_flag=True, help="Do it; without, only say what could be removed.")
+@click.pass_obj
+def vacuum(settings: settings_file.Settings, names: tuple[str, ...], days: int, *, delete: bool) -> None:
+    """Remove old files of the tables, never those that a current, backup or waiting release came from."""
+    from warehouse import vacuum
+
+    vacuum.run(settings, names, click.echo, hours=24 * days, delete=delete)
+
+
+@main.command()
 @click.option("--region", required=True)
 @click.option("--to", help="A backup of that region; default: the newest.")
 @click.option("--reason", default="rolled back by hand")

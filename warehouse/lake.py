@@ -13,7 +13,7 @@ from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from tandem.errors import InputError
 from tandem.settings import Settings
-from warehouse.tables import INPUTS, TABLES, Array, Column, Struct, Table, Type
+from warehouse.tables import INPUTS, NAMED, TABLES, Array, Column, Struct, Table, Type
 
 ARROW_TYPES = {
     "string": pa.string(),
@@ -26,6 +26,9 @@ ARROW_TYPES = {
     "decimal(12,3)": pa.decimal128(12, 3),
 }
 """Arrow's type for each of Delta's."""
+
+KEPT = {"delta.deletedFileRetentionDuration": "interval 365 days", "delta.logRetentionDuration": "interval 365 days"}
+"""Of tables whose versions releases name: what a VACUUM that knows of no release leaves, and how far back one reads."""
 
 
 def uri(settings: Settings, table: str) -> str:
@@ -79,6 +82,12 @@ def create(settings: Settings, tables: Iterable[Table] = TABLES.values()) -> Non
         missing = {name: sql for name, sql in table.constraints.items() if f"delta.constraints.{name}" not in held}
         if missing:
             made.alter.add_constraint(missing)
+        if not _properties(table).items() <= held.items():
+            made.alter.set_table_properties(_properties(table))
+
+
+def _properties(table: Table) -> dict[str, str]:
+    return KEPT if table.name in NAMED else {}
 
 
 def _made(settings: Settings, table: Table) -> DeltaTable:
@@ -88,6 +97,7 @@ def _made(settings: Settings, table: Table) -> DeltaTable:
             schema=Schema.from_json(table.schema_json()),
             mode="ignore",
             partition_by=list(table.partitions),
+            configuration=_properties(table),
             name=table.name,
             description=f"One row per {table.grain}.",
             storage_options=storage_options(settings),

@@ -572,7 +572,7 @@ RELEASES = Table(
         _optional("shards", "long", "Files on the CDN"),
         _optional("inputs", "string", "JSON: Delta version of each table that it came from"),
         Column("code_version", "string", "Tandem's version"),
-        _optional("outputs", "string", "JSON: Delta version of bundles and bundle_sets that it was staged from"),
+        _optional("outputs", "string", "JSON: Delta version of each table that a build writes, when it was staged"),
         _optional("fence", "long", "Number of the publisher's lease; an older one writes nothing after a newer one"),
     ),
     partitions=("region",),
@@ -647,6 +647,12 @@ TABLES: dict[str, Table] = {
 
 INPUTS = ("sales_lines", "products", "prices", "stock", "customers")
 """The tables a build reads that it does not write: a release's id comes from their versions."""
+
+NAMED = tuple(name for name in TABLES if name not in ("rejected_rows", "releases", "exposures", "outcomes"))
+"""Tables whose versions the ledger names for a release: what a build reads, and what it writes."""
+
+BUILT = tuple(name for name in NAMED if name not in INPUTS)
+"""What a build writes."""
 
 
 def markdown() -> str:

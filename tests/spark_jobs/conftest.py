@@ -21,14 +21,34 @@ def shop(tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The small shop with all jobs run for AS_OF."""
-    from spark_jobs import build
+def building(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str, set[str]]]:
+    """The small shop with all jobs run for AS_OF, and the tables that each job opened."""
+    from spark_jobs import build, delta
+    from warehouse import lake
 
     settings = make(tmp_path_factory.mktemp("built"))
+    opened: dict[str, set[str]] = {name: set() for name in build.JOBS}
+    pinned = lake.versions(settings)
     for name in build.JOBS:
-        build.run_job(spark, settings, name, AS_OF)
-    return settings
+        with pytest.MonkeyPatch.context() as patch:
+            for module, function in ((lake, "open_table"), (delta, "uri")):
+                patch.setattr(module, function, _noting(getattr(module, function), opened[name]))
+            build.run_job(spark, settings, name, AS_OF, pinned)
+    return settings, opened
+
+
+def _noting(real: Callable[..., Any], noted: set[str]) -> Callable[..., Any]:
+    def call(settings: Settings, table: str, *further: Any) -> Any:
+        noted.add(table)
+        return real(settings, table, *further)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def built(building: tuple[Settings, dict[str, set[str]]]) -> Settings:
+    """The small shop with all jobs run for AS_OF."""
+    return building[0]
 
 
 @pytest.fixture

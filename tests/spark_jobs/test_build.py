@@ -16,7 +16,8 @@ from tandem.bundle import bundle_id
 from tandem.errors import ConfigError
 from tandem.settings import Settings
 from tests.spark_jobs.small_shop import AS_OF, PRODUCTS
-from warehouse import gate, lake
+from warehouse import gate, lake, lineage
+from warehouse.tables import BUILT
 
 pytestmark = pytest.mark.spark
 Shop = Callable[..., Settings]
@@ -212,3 +213,12 @@ def test_inputs_pin_the_versions_that_are_read(spark: Any, shop: Shop):
     build.run_job(spark, settings, "segments", AS_OF, pinned)
     assert rows(settings, "SELECT count(*) FROM segment_members WHERE segment = 'parents'")[0][0] > 0
     assert json.dumps(pinned)
+
+
+def test_jobs_open_the_tables_that_lineage_says_and_no_others(building: tuple[Settings, dict[str, set[str]]]):
+    _, opened = building
+    assert list(lineage.JOBS) == list(build.JOBS)
+    for name, flow in lineage.JOBS.items():
+        assert opened[name] - set(flow.writes) == set(flow.reads), name
+        assert set(flow.writes) <= opened[name], name
+    assert {table for flow in lineage.JOBS.values() for table in flow.writes} == set(BUILT)

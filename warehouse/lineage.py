@@ -1,0 +1,48 @@
+"""What each job reads and writes, and how many rows of a day a table holds: from facts to what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from tandem.settings import Settings
+from warehouse import lake
+from warehouse.tables import TABLES
+
+
+class Flow(NamedTuple):
+    """The tables of one job."""
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+ORDERS = ("sales_lines", "customers")
+JOBS: Mapping[str, Flow] = {
+    "segments": Flow((*ORDERS, "products"), ("segment_members", "segment_models", "segment_decisions")),
+    "affinity": Flow((*ORDERS, "segment_members"), ("affinity",)),
+    "substitutes": Flow((*ORDERS, "products", "prices"), ("substitutes", "neighbours")),
+    "elasticity": Flow(ORDERS, ("elasticities",)),
+    "ranking": Flow((*ORDERS, "products", "prices", "substitutes"), ("rankings", "ranking_models")),
+    "bundles": Flow(
+        (*ORDERS, "products", "prices", "segment_members", "affinity", "rankings", "substitutes", "neighbours"),
+        ("bundles", "bundle_sets"),
+    ),
+    "pricing": Flow(
+        (*ORDERS, "products", "prices", "stock", "elasticities", "segment_members", "bundle_sets"), ("bundles",)
+    ),
+    "evaluation": Flow((*ORDERS, "products", "prices", "exposures", "outcomes"), ("evaluations",)),
+}
+"""In the order in which each finds what it reads; what a job reads of its own tables is left out."""
+
+
+def rows(settings: Settings, table: str, version: int | None, as_of: date) -> int:
+    """Rows of a table at a version, of one with days only those of `as_of`, as its log says."""
+    added = pa.table(lake.open_table(settings, table, version).get_add_actions(flatten=True))
+    held = added.to_pylist()
+    if "as_of" in TABLES[table].partitions:
+        held = [file for file in held if str(file["partition.as_of"]) == f"{as_of}"]
+    return sum(file["num_records"] or 0 for file in held)
