@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -86,6 +86,38 @@ class Job(SparkSubmitOperator):
             if "Error code is: 2." in str(error):
                 raise AirflowFailException(str(error)) from error
             raise
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        """What the job reads, at pinned versions, and writes; asked for only where OPENLINEAGE_URL is set."""
+        from tandem import regions, settings
+        from warehouse import lineage
+
+        found, arguments = settings.from_environment(), list(self.application_args)
+        told = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        pinned = json.loads(told.get("--inputs", "{}"))
+        flow = lineage.JOBS.get(arguments[0]) or lineage.Flow(lineage.PUBLISHED, ())
+        reads = [lineage.dataset(found, table, pinned.get(table)) for table in flow.reads]
+        writes = [lineage.dataset(found, table) for table in flow.writes]
+        if "--region" in told:
+            writes += lineage.of_region(regions.load(found.config_folder).get(told["--region"]))
+        return _told_by_openlineage(reads, writes)
+
+
+def _told_by_openlineage(reads: Iterable[Any], writes: Iterable[Any]) -> Any:
+    """Datasets of warehouse/lineage.py as Airflow's provider of OpenLineage tells them."""
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.event_v2 import Dataset
+    from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
+
+    def made(found: Any) -> Dataset:
+        version = (
+            {"version": DatasetVersionDatasetFacet(datasetVersion=str(found.version))}
+            if found.version is not None
+            else {}
+        )
+        return Dataset(found.namespace, found.name, facets=version)
+
+    return OperatorLineage(inputs=[made(each) for each in reads], outputs=[made(each) for each in writes])
 
 
 @task(multiple_outputs=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from tandem.regions import Region
 from tandem.settings import Settings
 from warehouse import lake
 from warehouse.tables import TABLES
@@ -37,6 +40,35 @@ JOBS: Mapping[str, Flow] = {
     "evaluation": Flow((*ORDERS, "products", "prices", "exposures", "outcomes"), ("evaluations",)),
 }
 """In the order in which each finds what it reads; what a job reads of its own tables is left out."""
+PUBLISHED = ("bundles", "bundle_sets", "products", "prices", "stock")
+"""What `stage` and `catch-up` bring to a region."""
+
+
+class Dataset(NamedTuple):
+    """A table as OpenLineage names it (openlineage.io/docs/spec/naming)."""
+
+    namespace: str
+    name: str
+    version: int | None = None
+
+
+def dataset(settings: Settings, table: str, version: int | None = None) -> Dataset:
+    """A table of the lake: `file` and its path, or its bucket and key."""
+    scheme, _, rest = lake.uri(settings, table).rpartition("://")
+    if not scheme:
+        return Dataset("file", str(Path(rest).absolute()), version)
+    bucket, _, key = rest.partition("/")
+    return Dataset(f"{scheme}://{bucket}", key, version)
+
+
+def of_region(region: Region) -> list[Dataset]:
+    """What publishing writes in a region: its Redis, without its password, and its files behind the CDN."""
+    redis = urlsplit(region.redis_url)
+    store = region.object_store
+    return [
+        Dataset(f"redis://{redis.hostname}:{redis.port or 6379}", "tandem:release"),
+        Dataset(f"s3://{store.bucket}", region.name),
+    ]
 
 
 def rows(settings: Settings, table: str, version: int | None, as_of: date) -> int:

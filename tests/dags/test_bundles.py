@@ -6,14 +6,20 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from deploy import airflow
+from tandem import regions
 from tandem.settings import Settings
+from warehouse import lake, lineage
 
 pytestmark = pytest.mark.airflow
 
@@ -65,8 +71,6 @@ print("ANSWER", json.dumps({
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An Airflow of its own, prepared once, over a lake with every table and no row."""
-    from warehouse import lake
-
     found = Settings(home=tmp_path_factory.mktemp("airflow-home"))
     lake.create(found)
     airflow.setup(found, print)
@@ -184,7 +188,30 @@ def _with_spark_submit(folder: Path, script: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, airflow.TaskState]:
+def lineage_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of an HTTP server, and the OpenLineage events that it was sent."""
+    events: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"to": self.path})
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", events
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def bad_build(
+    home: Settings, tmp_path_factory: pytest.TempPathFactory, lineage_server: tuple[str, list[dict[str, Any]]]
+) -> dict[str, airflow.TaskState]:
     """A run by `airflow dags test` of a build that the gate refuses: the jobs do nothing, so there is no bundle.
 
     Spark is stood in for by a script that ends well: what is tested is Airflow's part. The real jobs run in the demo.
@@ -195,6 +222,7 @@ def bad_build(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(airflow, "DAGS", dags)
+        patch.setenv("OPENLINEAGE_URL", lineage_server[0])
         with pytest.raises(airflow.RunFailed) as failure:
             airflow.test(home, date(2017, 6, 1), said.append)
     assert "gate failed" in str(failure.value)
@@ -210,6 +238,33 @@ def test_a_bad_build_stops_at_the_gate_at_once_and_no_region_sees_it(bad_build: 
     assert {bad_build[name].state for name in ["pin_inputs", *JOBS]} == {"success"}
     assert (bad_build["gate"].state, bad_build["gate"].tries) == ("failed", 1)
     assert {bad_build[name].state for name in RELEASING} == {"upstream_failed"}
+
+
+@pytest.mark.usefixtures("bad_build")
+def test_where_an_address_is_configured_openlineage_is_told_of_every_task_and_table(
+    home: Settings, lineage_server: tuple[str, list[dict[str, Any]]]
+) -> None:
+    _, events = lineage_server
+    assert {event["to"] for event in events} == {"/api/v1/lineage"}
+    told = {(event["job"]["name"], event["eventType"]): event for event in events}
+    for job, flow in lineage.JOBS.items():
+        assert ("bundles." + job, "START") in told
+        event = told["bundles." + job, "COMPLETE"]
+        assert {(each["namespace"], each["name"]) for each in event["outputs"]} == {
+            ("file", str(home.home.absolute() / "lake" / table)) for table in flow.writes
+        }
+        versions = {each["name"].rpartition("/")[2]: each["facets"].get("version") for each in event["inputs"]}
+        assert set(versions) == set(flow.reads)
+        assert versions["sales_lines"]["datasetVersion"] == str(lake.versions(home)["sales_lines"])
+    assert ("bundles.gate", "FAIL") in told
+
+
+def test_openlineage_is_told_of_tables_in_a_bucket_and_of_regions_without_a_password() -> None:
+    on_s3 = Settings(home=Path("x"), lake="s3a://facts/lake")
+    assert lineage.dataset(on_s3, "bundles", 7) == ("s3://facts", "lake/bundles", 7)
+    north = msgspec.structs.replace(regions.load(None).region[0], redis_url="redis://:secret@10.0.0.1:6400/0")
+    assert lineage.of_region(north)[0] == ("redis://10.0.0.1:6400", "tandem:release", None)
+    assert lineage.of_region(north)[1] == ("s3://tandem", north.name, None)
 
 
 def test_a_job_that_calls_its_input_wrong_is_not_tried_again(
