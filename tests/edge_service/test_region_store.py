@@ -180,6 +180,25 @@ def test_deleting_spares_what_is_in_use_and_removes_every_key_of_the_rest(store:
     assert store.delete("r1") == 0
 
 
+def test_memory_is_freed_by_unlink_in_slices_and_others_are_served_between(store: RegionStore) -> None:
+    bundles, lists = content(2_000)
+    with redis.Redis.from_url(store.region.redis_url) as client:
+        before = client.info("memory")["used_memory"]
+        store.begin("r1", Buckets(1, 300, 300))
+        conftest.publish(store, "r1", bundles, lists, point=False)
+        assert client.info("memory")["used_memory"] > before + 200_000
+        client.config_resetstat()
+        removed = store.delete("r1")
+        stats = client.info("commandstats")
+        after = client.info("memory")["used_memory"]
+    slices = -(-600 // region_store.BATCH_BUCKETS)
+    assert removed > 500
+    assert stats["cmdstat_unlink"]["calls"] == slices + 1, "and the buckets' own key"
+    assert stats["cmdstat_eval"]["calls"] == slices + 2, "each a command of its own: others come between"
+    assert stats["cmdstat_del"]["calls"] == 1, "the seal alone, which is small"
+    assert after < before + 100_000
+
+
 def test_an_older_or_equal_sequence_never_overwrites_a_newer_one(store: RegionStore) -> None:
     assert store.push([Delta(sku="a", sequence=5, at=NOON, stock=7)]) == Applied(1, 0)
     late = [Delta(sku="a", sequence=n, at=NOON + timedelta(days=1), stock=99) for n in (4, 5)]
