@@ -16,11 +16,13 @@ from edge_service.lease import publishing
 from edge_service.region_store import RegionStore
 from spark_jobs import release_switch
 from tandem import regions
+from tandem.bundle import AnchorList
 from tandem.cli import main
 from tandem.errors import TandemError
 from tandem.release import WrongTransition
 from tandem.settings import Settings
 from tests.conftest import RunningStore
+from tests.edge_service.conftest import LISTS
 from tests.edge_service.conftest import publish as publish_to_redis
 from tests.spark_jobs.small_shop import make
 from warehouse import ledger
@@ -42,11 +44,11 @@ def shop(tmp_path: Path, redis_url: str, object_store: RunningStore) -> Settings
 def sealed(shop: Settings) -> Sealed:
     """Seal releases in a region: Redis, the kept manifest, the ledger."""
 
-    def seal(*names: str, region: str = "north") -> None:
+    def seal(*names: str, region: str = "north", lists: list[AnchorList] = LISTS) -> None:
         where = regions.load(shop.config_folder).get(region)
         for name in names:
             with publishing(where, print) as store:
-                publish_to_redis(store, name, point=False)
+                publish_to_redis(store, name, lists=lists, point=False)
             manifest = Manifest(
                 region=region,
                 release=name,
