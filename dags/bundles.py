@@ -150,7 +150,7 @@ def gate(as_of: str, regions: list[str], *, params: Any = None) -> list[list[str
     return [["stage", "--as-of", as_of, "--region", region] for region in regions] if params["publish"] else []
 
 
-@task(retries=0)
+@task(retries=0, execution_timeout=JOB_TIMEOUT)
 def canary(as_of: str, regions: list[str]) -> list[dict[str, str]]:
     """Try what was staged in one region; what `promote` is called with for each region that has it."""
     from tandem import settings

@@ -77,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"{PREFIX}{name.upper()} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.log_share <= 1:
             raise ConfigError(f"{PREFIX}LOG_SHARE must be between 0 and 1, not {self.log_share}")
+        if self.canary_seconds < 0:
+            raise ConfigError(f"{PREFIX}CANARY_SECONDS must not be negative, not {self.canary_seconds}")
         if self.spark_connect and not self.spark_connect.startswith("sc://"):
             raise ConfigError(f"{PREFIX}SPARK_CONNECT must be sc://host:port, not {self.spark_connect!r}")
 

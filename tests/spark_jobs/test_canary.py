@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from edge_service.observe import Metrics, logger
@@ -19,7 +21,8 @@ from tandem.gates import Canary
 from tandem.release import WrongTransition
 from tandem.settings import Settings
 from tests.spark_jobs.test_release_switch import DAY, Sealed, promote, sealed, seen, shop
-from warehouse import ledger
+from warehouse import lake, ledger
+from warehouse.tables import EXPOSURES, OUTCOMES
 
 __all__ = ["sealed", "shop"]
 pytestmark = pytest.mark.servers
@@ -127,6 +130,29 @@ def test_a_bad_trial_ends_as_soon_as_enough_speaks_against_it(watched: Settings,
     edge.failing = True
     with pytest.raises(canary.Unhealthy, match=r"10\.0% of the requests failed"):
         canary.run(msgspec.structs.replace(watched, canary_seconds=3_600), "r2", [], print)
+
+
+@pytest.mark.parametrize(("bought", "good"), [(10, True), (9, False)])
+def test_what_is_bought_half_as_often_as_before_is_rolled_back(watched: Settings, bought: int, good: bool) -> None:
+    for release, purchases in (("r1", 20), ("r2", bought)):
+        _happened(watched, release, shown=100, purchases=purchases)
+    if good:
+        canary.run(watched, "r2", [], print)
+        assert seen(watched)[0] == "r2"
+        return
+    with pytest.raises(canary.Unhealthy, match=r"4\.50% of what was shown was bought, 10\.00% of the current release"):
+        canary.run(watched, "r2", [], print)
+    assert seen(watched)[0] == "r1"
+
+
+def _happened(settings: Settings, release: str, *, shown: int, purchases: int) -> None:
+    """`shown` times two bundles were shown, and `purchases` of them bought."""
+    same = {"region": "north", "day": DAY, "at": datetime(2026, 1, 5, 12, tzinfo=UTC), "release_id": release}
+    same |= {"segment": "*"}
+    exposures = [same | {"event_id": f"{release}{n}", "anchor": "tea", "bundle_ids": ["a", "b"]} for n in range(shown)]
+    outcomes = [same | {"event_id": f"{release}{n}", "kind": "purchase", "bundle_id": "a"} for n in range(purchases)]
+    for table, rows in ((EXPOSURES, exposures), (OUTCOMES, outcomes)):
+        lake.append(settings, table, pa.Table.from_pylist(rows, lake.arrow_schema(table)))
 
 
 def test_what_a_person_holds_while_it_is_on_trial_is_not_promoted(watched: Settings) -> None:

@@ -29,6 +29,7 @@ def test_a_variable_becomes_its_type() -> None:
         ("TANDEM_EDGE_PORT", "http", "TANDEM_EDGE_PORT: "),
         ("TANDEM_QUOTE_TTL_SECONDS", "0", "TANDEM_QUOTE_TTL_SECONDS must be at least 1, not 0"),
         ("TANDEM_STOCK_LIMIT_SECONDS", "-5", "TANDEM_STOCK_LIMIT_SECONDS must be at least 1"),
+        ("TANDEM_CANARY_SECONDS", "-1", "TANDEM_CANARY_SECONDS must not be negative"),
     ],
 )
 def test_a_wrong_variable_is_named(name: str, value: str, said: str) -> None:
