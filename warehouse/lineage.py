@@ -28,16 +28,20 @@ JOBS: Mapping[str, Flow] = {
     "segments": Flow((*ORDERS, "products"), ("segment_members", "segment_models", "segment_decisions")),
     "affinity": Flow((*ORDERS, "segment_members"), ("affinity",)),
     "substitutes": Flow((*ORDERS, "products", "prices"), ("substitutes", "neighbours")),
-    "elasticity": Flow(ORDERS, ("elasticities",)),
-    "ranking": Flow((*ORDERS, "products", "prices", "substitutes"), ("rankings", "ranking_models")),
+    "elasticity": Flow((*ORDERS, "products"), ("elasticities",)),
+    "ranking": Flow((*ORDERS, "products", "substitutes"), ("rankings", "ranking_models")),
     "bundles": Flow(
-        (*ORDERS, "products", "prices", "segment_members", "affinity", "rankings", "substitutes", "neighbours"),
+        (
+            *(*ORDERS, "products", "prices", "segment_members", "segment_decisions"),
+            *("rankings", "substitutes", "neighbours"),
+        ),
         ("bundles", "bundle_sets"),
     ),
-    "pricing": Flow(
-        (*ORDERS, "products", "prices", "stock", "elasticities", "segment_members", "bundle_sets"), ("bundles",)
+    "pricing": Flow(("sales_lines", "products", "prices", "stock", "elasticities", "bundle_sets"), ("bundles",)),
+    "evaluation": Flow(
+        (*ORDERS, "products", "segment_decisions", "elasticities", "ranking_models", "exposures", "outcomes"),
+        ("evaluations",),
     ),
-    "evaluation": Flow((*ORDERS, "products", "prices", "exposures", "outcomes"), ("evaluations",)),
 }
 """In the order in which each finds what it reads; what a job reads of its own tables is left out."""
 PUBLISHED = ("bundles", "bundle_sets", "products", "prices", "stock")

@@ -33,6 +33,8 @@ TABLES = (
     "evaluations",
 )
 """What a build makes."""
+SOMETIMES = {"segments": {"products"}}
+"""What a job reads only where the shop is large enough."""
 
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
@@ -219,6 +221,7 @@ def test_jobs_open_the_tables_that_lineage_says_and_no_others(building: tuple[Se
     _, opened = building
     assert list(lineage.JOBS) == list(build.JOBS)
     for name, flow in lineage.JOBS.items():
-        assert opened[name] - set(flow.writes) == set(flow.reads), name
+        sometimes = SOMETIMES.get(name, set())
+        assert opened[name] - set(flow.writes) - sometimes == set(flow.reads) - sometimes, name
         assert set(flow.writes) <= opened[name], name
     assert {table for flow in lineage.JOBS.values() for table in flow.writes} == set(BUILT)
