@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cdn import shards
 from cdn.keys import shard_of
 from cdn.shards import Product
 from cdn.store import Damaged
@@ -114,6 +116,47 @@ def test_a_list_of_a_bundle_that_the_build_lacks_is_named(work: stage.Work, tmp_
     wrong = replace(work, lists=lists)
     with pytest.raises(TandemError, match=r"the list of 'tea' .* names bundle 0000"):
         list(contents(wrong))
+
+
+def test_files_of_a_shop_have_64_to_256_kilobytes_compressed(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    words = [f"{chance.getrandbits(24):x}" for _ in range(4_000)]
+    skus = sorted({f"{chance.randrange(10**7)}" for _ in range(4_000)})
+    products = [
+        {
+            "sku": sku,
+            "title": " ".join(chance.choices(words, k=5)),
+            "brand": chance.choice(words),
+            "category": " > ".join(chance.choices(words[:40], k=3)),
+            "image_url": "symbols/grocery.svg",
+        }
+        for sku in skus
+    ]
+    pairs = {sku: [{sku, other} for other in chance.sample(skus, 6) if other != sku] for sku in skus}
+    names = [[bundle_id([(part, 1) for part in pair]) for pair in some] for some in pairs.values()]
+    bundles = {
+        name: bundle("*", name, "", orders=chance.randrange(900), lift=chance.uniform(1, 90))
+        | {"components": [_component(sku, chance.choice(skus)) for sku in sorted(pair)]}
+        for own, some in zip(names, pairs.values(), strict=True)
+        for name, pair in zip(own, some, strict=True)
+    }
+    lists = [ranked("*", sku, *own) for sku, own in zip(skus, names, strict=True)]
+    rows = {"lists": lists, "bundles": list(bundles.values()), "products": products}
+    sources = [source(tmp_path / name, some) for name, some in rows.items()]
+    count = stage.shard_count(sources[0])
+    counted = stage.Rows(sources[0].values("anchor"), sources[1].values("bundle_id"))
+    work = stage.Work(Settings(home=tmp_path), REGION, "r1", *sources, count, counted)
+    sizes = [
+        len(shards.shard_bytes("north", "r1", number, count, held.products, held.bundles, held.lists))
+        for number, held in contents(work)
+    ]
+    assert len(sizes) > 5
+    assert min(sizes) >= 64_000
+    assert max(sizes) <= 256_000
+
+
+def _component(sku: str, instead: str) -> dict[str, Any]:
+    return {"sku": sku, "quantity": 1, "floor_cents": 90, "substitutes": [{"sku": instead, "floor_cents": 80}]}
 
 
 def test_tasks_keep_to_the_regions_rate_together(work: stage.Work) -> None:
