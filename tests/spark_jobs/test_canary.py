@@ -57,7 +57,7 @@ class Edge:
             failed = bad and self.failing and number < 5
             empty = "true" if bad and self.empty_after and number < 25 else "false"
             self.metrics.told("/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200, 0.002)
-            self.metrics.answered(("north", "region", empty), stale=False)
+            self.metrics.answers["north", "region", empty, "false"] += 1
         serves = f'tandem_release{{region="north",release="{release}"}} 1.0\n'
         return self.metrics.text() + serves.encode()
 
