@@ -33,6 +33,10 @@ function init(args)
     wanted[#wanted + 1] = string.sub(text, from, start - 1)
     from = finish + 1
   end
+  local pause = tonumber(args[2])
+  if pause > 0 then
+    delay = function() return pause end
+  end
 end
 function request()
   at = at % #wanted + 1
@@ -55,9 +59,13 @@ class Load:
         self._script = folder / "requests.lua"
         self._script.write_text(SCRIPT, encoding="utf-8")
 
-    def run(self, port: int, seconds: float, connections: int = CONNECTIONS, a_second: float = 0.0) -> dict[str, float]:
-        """`requests`, `seconds`, `failed`, latencies `p50` and `p99` in ms; at full speed, or so many `a_second`."""
-        with self.running(port, seconds, connections, a_second) as process:
+    def run(
+        self, port: int, seconds: float, connections: int = CONNECTIONS, a_second: float = 0.0, pause_ms: float = 0.0
+    ) -> dict[str, float]:
+        """`requests`, `seconds`, `failed`, latencies `p50` and `p99` in ms; at full speed, so many `a_second`, or (wrk
+        alone) with a pause after each answer.
+        """
+        with self.running(port, seconds, connections, a_second, pause_ms) as process:
             told = process.communicate()[0]
         found = re.search(r"^requests .*", told, re.MULTILINE)
         if found is None:
@@ -67,7 +75,7 @@ class Load:
 
     @contextmanager
     def running(
-        self, port: int, seconds: float, connections: int, a_second: float = 0.0
+        self, port: int, seconds: float, connections: int, a_second: float = 0.0, pause_ms: float = 0.0
     ) -> Iterator[subprocess.Popen[str]]:
         """The load as a process, ended at the end if it is not through by then."""
         url = f"http://127.0.0.1:{port}"
@@ -82,7 +90,7 @@ class Load:
                 url,
                 "--",
             ]
-            command = [*given, str(self._file)]
+            command = [*given, str(self._file), str(pause_ms)]
         else:
             given = [sys.executable, "-m", "benchmarks._edge_client", url, str(connections), str(seconds)]
             command = [*given, str(self._file), str(a_second)]

@@ -211,6 +211,8 @@ class ReadyAnswer(msgspec.Struct, frozen=True):
     ready: bool
     missing: dict[str, list[str]]
     """Region → what it still lacks: release, live."""
+    leaving: bool = False
+    """Told to stop; it still answers what comes."""
 
 
 class HealthAnswer(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from edge_service.edge import (
     ages_now,
     as_json,
     header,
+    needs,
     response,
 )
 from edge_service.explain import explain
@@ -32,6 +33,7 @@ router = APIRouter(prefix="/v1/{region}", tags=["bundles"])
 
 @router.get(
     "/bundles/{id}/explain",
+    dependencies=[needs("read")],
     summary="Why this bundle, at this price",
     responses=answered(answers.ExplainAnswer, 404, 422, 503),
     response_class=Response,
@@ -50,6 +52,7 @@ async def get_explain(
 
 @router.get(
     "/bundles/{sku:path}",
+    dependencies=[needs("read")],
     summary="Bundles for a product",
     responses=answered(answers.BundlesAnswer, 404, 422, 503)
     | {304: {"description": "Nothing that matters has changed since the answer with this ETag"}},
@@ -74,6 +77,7 @@ async def get_bundles(
 
 @router.post(
     "/offers",
+    dependencies=[needs("read")],
     summary="Bundles for several products or a cart",
     responses=answered(answers.OffersAnswer, 400, 404, 413, 422, 503),
     openapi_extra=asked(
@@ -84,11 +88,12 @@ async def get_bundles(
 )
 async def post_offers(edge: Shared, served: Served, request: Request) -> Response:
     """The lists of all anchors as one; availability is net of the cart, and what it holds whole is left out."""
-    return response(edge.offers(served, await questions.read_body(request.scope, request.receive)))
+    return response(edge.offers(served, await edge.bodies.read(request.scope, request.receive)))
 
 
 @router.get(
     "/live",
+    dependencies=[needs("read")],
     summary="Live stock and prices",
     responses=answered(answers.LiveAnswer, 404, 422),
     response_class=Response,
@@ -113,6 +118,7 @@ def _live_product(sku: str, live: Live | None, priced: bool) -> answers.LiveProd
 
 @router.post(
     "/quotes/verify",
+    dependencies=[needs("verify")],
     summary="May checkout honour this quote?",
     responses=answered(answers.VerifyAnswer, 400, 404, 413, 422, 503),
     openapi_extra=asked({"application/json": (questions.VerifyQuestion,)}, {"token": "WyJrMSIs….c2ln…"}),
@@ -120,7 +126,7 @@ def _live_product(sku: str, live: Live | None, priced: bool) -> answers.LiveProd
 )
 async def post_verify(edge: Shared, served: Served, request: Request) -> Response:
     """Valid, with what may be charged; or not, with the fault."""
-    question = questions.decode(await questions.read_body(request.scope, request.receive), questions.VerifyQuestion)
+    question = questions.decode(await edge.bodies.read(request.scope, request.receive), questions.VerifyQuestion)
     fault, quote = None, None
     try:
         signed = await verified(question, edge.signer, served.reader, edge.clock())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -14,20 +14,29 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from edge_service import observe, problems, questions
+from edge_service.admission import Admission
 from edge_service.ages import as_fields
+from edge_service.bodies import Bodies
 from edge_service.bundle_answers import JSON, BundlesBook, Key, OffersAnswer, Question
+from edge_service.keyring import Keyring
 from edge_service.live import Clock
+from edge_service.load_metrics import LoadMetrics
 from edge_service.offering import Signing
-from edge_service.problems import Problem
+from edge_service.problems import Reply
+from edge_service.pulse import Pulse
 from edge_service.questions import MAX_LIMIT
+from edge_service.rates import Addresses
 from edge_service.served import Moment, ServedRegion
+from tandem import clients
 from tandem.quote import Signer
 from tandem.regions import Region
 from tandem.settings import Settings
 
 encode = msgspec.json.Encoder().encode
-Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
-"""Status, headers, body."""
+WATCH_SECONDS = 2.0
+"""How often `clients.toml` is looked at, and those who were refused are told of."""
+LEAVE = signal.SIGURG
+"""Tells a worker that it will be stopped. Whoever does not listen yet is not harmed by it."""
 UNKEPT = [JSON, (b"cache-control", b"no-store")]
 """Headers of an answer that is its asker's alone."""
 
@@ -43,17 +52,41 @@ class Edge:
         self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
         self._books = {name: BundlesBook(self.signing, settings.answers_kept_bytes) for name in self.served}
         self.metrics = observe.Metrics(self.served, self._books, self.log, settings.log_share)
-        keys = settings.delta_keys or settings.secret("deltas")
-        self._delta_keys = [_digest(key.strip()) for key in keys.split(",") if key.strip()]
+        self.pulse, self.bodies = Pulse(), Bodies(settings.body_seconds, settings.bodies_bytes)
+        addresses = Addresses(settings.trusted_proxies)
+        feed = clients.from_keys("TANDEM_DELTA_KEYS", settings.delta_keys or settings.secret("deltas"), ["deltas"])
+        open_to_all = clients.open_scopes(settings.open_scopes)
+        self.keyring = Keyring([feed], settings.config_folder, open_to_all, addresses, self.log)
+        self.admission = Admission(settings, self.pulse, addresses, self.keyring)
+        self.metrics.registry.register(LoadMetrics(self.admission, self.pulse, self.bodies))
+        self.leaving = False
+        """Told to stop: goes on answering for a while, and is not ready any more."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Inside, every region's Redis is followed."""
+        self.pulse.start()
+        asyncio.get_running_loop().add_signal_handler(LEAVE, self._leave)
+        watching = asyncio.create_task(self._watch())
         for served in self.served.values():
             served.start()
-        yield
-        for served in self.served.values():
-            await served.stop()
+        try:
+            yield
+        finally:
+            watching.cancel()
+            for served in self.served.values():
+                await served.stop()
+            self.pulse.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self.keyring.reload()
+            if refused := self.admission.newly_refused():
+                self.log.warning("refused", **refused)
+
+    def _leave(self) -> None:
+        self.leaving = True
 
     def region(self, name: str) -> ServedRegion:
         """Raises a 404 problem that lists the regions served here."""
@@ -62,14 +95,6 @@ class Edge:
             detail = f"no region {name[:64]!r} is served here; served are {', '.join(self.served)}"
             raise problems.wrong("region", detail, 404)
         return found
-
-    def check_key(self, request: Request) -> None:
-        """Raises a 401 problem unless the request carries a key that may post deltas."""
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = _digest(bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-tandem-key", ""))
-        if not any([hmac.compare_digest(given, key) for key in self._delta_keys]):  # noqa: C419 - all, for constant time
-            detail = "a key that may post deltas is needed: `Authorization: Bearer KEY` or `X-Tandem-Key: KEY`"
-            raise Problem(401, detail, kind="key", headers={"WWW-Authenticate": "Bearer"})
 
     def bundles(
         self, served: ServedRegion, key: Key, read: Callable[[], Question | None], known: bytes | None
@@ -117,10 +142,6 @@ def header(scope: Scope, wanted: bytes) -> bytes | None:
     return None
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
 def _edge(request: Request) -> Edge:
     return request.app.state.edge  # type: ignore[no-any-return]
 
@@ -130,6 +151,18 @@ def _served(request: Request, region: str) -> ServedRegion:
 
 
 Shared = Annotated[Edge, Depends(_edge)]
+
+
+def needs(scope: clients.Scope) -> Any:
+    """A dependency of routes that only clients with this scope may ask."""
+
+    async def checked(edge: Shared, request: Request) -> None:
+        edge.keyring.check(request.scope, scope)
+
+    checked.needs = scope  # type: ignore[attr-defined]  # the OpenAPI document tells it
+    return Depends(checked)
+
+
 Served = Annotated[ServedRegion, Depends(_served)]
 SegmentQuery = Annotated[str, Query(min_length=1, max_length=64, description="Unknown: as for the whole region")]
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Bundles at most")]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from edge_service import answers, questions
-from edge_service.edge import Served, Shared, as_json, encode
+from edge_service.edge import Served, Shared, as_json, encode, needs
 from edge_service.openapi import answered, asked
 from edge_service.region_payloads import Delta, delta_arguments, heartbeat_arguments
 from edge_service.region_store import BATCH_DELTAS, batches
@@ -30,6 +30,7 @@ router = APIRouter(prefix="/v1/{region}", tags=["feeds"])
 
 @router.post(
     "/events",
+    dependencies=[needs("read")],
     summary="Tell what was shown, clicked, put in the cart, bought",
     status_code=202,
     responses=answered(answers.EventsAnswer, 400, 404, 413, 422, 503, status=202),
@@ -38,7 +39,7 @@ router = APIRouter(prefix="/v1/{region}", tags=["feeds"])
 )
 async def post_events(edge: Shared, served: Served, request: Request) -> Response:
     """A JSON array, or one object a line. All or none are taken. An event told twice counts once."""
-    found = questions.events(await questions.read_body(request.scope, request.receive), edge.clock())
+    found = questions.events(await edge.bodies.read(request.scope, request.receive), edge.clock())
     asked_for = set(served.region.consent_purposes)
     kept = [_stored(event, served.region.name, keep_session=asked_for <= set(event.consents)) for event in found]
     dropped = sum(event.session_id is not None and not asked_for <= set(event.consents) for event in found)
@@ -61,7 +62,8 @@ def _stored(event: questions.Event, region: str, *, keep_session: bool) -> bytes
 @router.post(
     "/deltas",
     summary="Tell changes of stock and prices",
-    responses=answered(answers.DeltasAnswer, 400, 401, 404, 413, 422, 503),
+    dependencies=[needs("deltas")],
+    responses=answered(answers.DeltasAnswer, 400, 404, 413, 422, 503),
     openapi_extra=asked(
         {NDJSON: (Delta, questions.Heartbeat)},
         '{"sku":"1029743","stock":12,"sequence":7,"at":"2026-01-05T12:00:00Z"}\n{"at":"2026-01-05T12:00:01Z"}\n',
@@ -70,8 +72,7 @@ def _stored(event: questions.Event, region: str, *, keep_session: bool) -> bytes
 )
 async def post_deltas(edge: Shared, served: Served, request: Request) -> Response:
     """One change a line, or `{"at": …}`: nothing changed up to then. Safe to send again; all or none are checked."""
-    edge.check_key(request)
-    found = questions.deltas(await questions.read_body(request.scope, request.receive), edge.clock())
+    found = questions.deltas(await edge.bodies.read(request.scope, request.receive), edge.clock())
     changes = [entry for entry in found if isinstance(entry, Delta)]
     beats = [entry for entry in found if isinstance(entry, questions.Heartbeat)]
     applied = 0

@@ -14,9 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_service import problems, questions
+from edge_service.admission import with_limits
 from edge_service.bundle_answers import Question
-from edge_service.edge import Edge, Reply
-from edge_service.problems import Problem
+from edge_service.edge import Edge, header
+from edge_service.keyring import TAKEN
+from edge_service.problems import Problem, Reply
+from edge_service.rates import Headers
 from edge_service.served import ServedRegion
 
 V1 = "/v1/"
@@ -37,36 +40,52 @@ class HotRoutes:
         self._queries: dict[bytes, Query | None] = {b"": ("*", questions.DEFAULT_LIMIT, [])}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            started = time.perf_counter()
-            known = origin = reply = None
-            for name, value in scope["headers"]:
-                if name == b"origin":
-                    origin = value
-                elif name == b"if-none-match":
-                    known = value
-            if scope["method"] == "GET":
-                reply, route = self._bundles(scope["path"], scope["query_string"], known), GET_BUNDLES
-            elif scope["method"] == "POST":
-                reply, route = await self._offers(scope, receive), POST_OFFERS
-            if reply is not None:
-                status, headers, body = reply
-                if origin is not None:
-                    headers = self._with_cors(headers, origin.decode("latin-1"))
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
-                self.edge.metrics.told(route, scope["method"], status, time.perf_counter() - started)
-                return
-        await self._asgi(scope, receive, send)
+        if scope["type"] != "http":
+            await self._asgi(scope, receive, send)
+            return
+        started = time.perf_counter()
+        refused = self.edge.admission.refusal(scope, started)
+        if refused is not None:
+            await self._refuse(scope, send, refused)
+            return
+        known = origin = reply = None
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                origin = value
+            elif name == b"if-none-match":
+                known = value
+        if scope["method"] == "GET":
+            reply, route = self._bundles(scope, known), GET_BUNDLES
+        elif scope["method"] == "POST":
+            reply, route = await self._offers(scope, receive), POST_OFFERS
+        if reply is None:
+            await self._asgi(scope, receive, self.edge.admission.telling(scope, send))
+            return
+        status, headers, body = reply
+        if origin is not None or TAKEN in scope:
+            headers = self._more(scope, headers, origin)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        self.edge.metrics.told(route, scope["method"], status, time.perf_counter() - started)
 
-    def _bundles(self, path: str, query: bytes, known: bytes | None) -> Reply | None:
+    async def _refuse(self, scope: Scope, send: Send, reply: Reply) -> None:
+        """What Admission counts is no failed request: the canary must not take a crowd for a bad release."""
+        status, headers, body = reply
+        headers = self._more(scope, headers, header(scope, b"origin"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _bundles(self, scope: Scope, known: bytes | None) -> Reply | None:
         """The reply to GET bundles; None for any other question, and for one that something is wrong with."""
+        path, query = scope["path"], scope["query_string"]
         place = path.find("/bundles/", len(V1))
         served = self.edge.served.get(path[len(V1) : place]) if place > 0 and path.startswith(V1) else None
         if served is None:
             return None
         key = (path, query) if query else path
         try:
+            if not self.edge.keyring.read_is_open:
+                self.edge.keyring.check(scope, "read")
             return self.edge.bundles(served, key, lambda: self._question(served, path, place, query), known)
         except Exception:  # noqa: BLE001 - the framework's route meets it again, and reports it
             return None
@@ -96,17 +115,23 @@ class HotRoutes:
         if served is None:
             return None
         try:
-            return self.edge.offers(served, await questions.read_body(scope, receive))
+            if not self.edge.keyring.read_is_open:
+                self.edge.keyring.check(scope, "read")
+            return self.edge.offers(served, await self.edge.bodies.read(scope, receive))
         except Problem as problem:
-            made = problem.response()
+            return problem.reply()
         except ClientDisconnect:
-            made = problems.broken_off().response()
+            return problems.broken_off().reply()
         except Exception as error:  # noqa: BLE001 - reported with all it says
             self.edge.metrics.failed(POST_OFFERS, error)
-            made = problems.unexpected().response()
-        return made.status_code, made.raw_headers, bytes(made.body)
+            return problems.unexpected().reply()
 
-    def _with_cors(self, headers: list[tuple[bytes, bytes]], origin: str) -> list[tuple[bytes, bytes]]:
+    def _more(self, scope: Scope, headers: Headers, origin: bytes | None) -> Headers:
+        """The headers, with what limits say, and what browsers of another origin want to hear."""
+        told = with_limits(scope, headers)
+        return told if origin is None else self._with_cors(told, origin.decode("latin-1"))
+
+    def _with_cors(self, headers: Headers, origin: str) -> Headers:
         told = MutableHeaders(raw=list(headers))
         told.update(self._cors.simple_headers)
         if not self._cors.allow_all_origins and self._cors.is_allowed_origin(origin=origin):

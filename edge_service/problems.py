@@ -14,6 +14,8 @@ from starlette.responses import Response
 from tandem.errors import Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers, body."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -53,6 +55,11 @@ class Problem(Exception):
             {"Cache-Control": "no-store", **self.headers},
             MEDIA_TYPE,
         )
+
+    def reply(self) -> Reply:
+        """The same where no framework is."""
+        made = self.response()
+        return made.status_code, made.raw_headers, bytes(made.body)
 
 
 def wrong(field: str, detail: str, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> Problem:

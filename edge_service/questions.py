@@ -7,13 +7,10 @@ from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
 
 from edge_service.problems import Problem, wrong
 from edge_service.region_payloads import Delta, Sku
 
-MAX_BODY_BYTES = 1024 * 1024
 MAX_SKU_LENGTH = 128
 MAX_CART_LINES = 1_000
 MAX_SKUS = 100
@@ -101,30 +98,6 @@ class Purchase(_Outcome, frozen=True, kw_only=True, tag="purchase"):
 Event = Exposure | Click | Cart | Purchase
 
 Shape = TypeVar("Shape")
-
-
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The body. Raises a 413 problem as soon as it is known to be too long, ClientDisconnect where it breaks off."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
-            raise _too_long()
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_long()
-        message = await receive()
-        body += message.get("body", b"")
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    if len(body) > MAX_BODY_BYTES:
-        raise _too_long()
-    return body
-
-
-def _too_long() -> Problem:
-    detail = f"is longer than {MAX_BODY_BYTES} bytes; send it in parts"
-    return wrong("body", detail, 413)
 
 
 def decode(body: bytes, shape: type[Shape], where: str = "") -> Shape:

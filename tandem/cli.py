@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from tandem import clients
 from tandem import regions as regions_file
 from tandem import settings as settings_file
 from tandem.errors import TandemError
@@ -342,6 +343,20 @@ def shop(settings: settings_file.Settings) -> None:
     from cdn import storefront
 
     storefront.upload(settings, click.echo)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(clients.SCOPES))
+@click.option("--rate", type=float, default=0.0, help="Requests a second, in each edge process; default: no limit.")
+@click.pass_obj
+def key(settings: settings_file.Settings, name: str, scopes: tuple[clients.Scope, ...], rate: float) -> None:
+    """Make a key for a client of the edge, and the lines of clients.toml that let it in."""
+    made = clients.new_key()
+    client = clients.Client(name=name, sha256=[clients.hash_of(made)], scopes=list(scopes), rate=rate)
+    click.echo(f"Give {name} this key; it stands nowhere else: {made}\n")
+    click.echo(f"Add to {settings.config_folder / clients.FILE}; a running edge takes it in by itself:\n")
+    click.echo(clients.written(client), nl=False)
 
 
 @main.command()

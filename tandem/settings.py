@@ -49,7 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     quote_keys: str = ""
     """`id:secret` separated by commas; the first signs, all verify. Default: one made in `$TANDEM_HOME`."""
     delta_keys: str = ""
-    """Keys (comma separated) that may post stock and price deltas. Default: one made in `$TANDEM_HOME`."""
+    """Keys (comma separated) that may post stock and price deltas. Default: one made in `$TANDEM_HOME`.
+    Keys of single clients, each with its scopes, stand in `clients.toml`."""
+    open_scopes: str = "read,verify,admin"
+    """Scopes (comma separated) that the edge asks no key for: of read, verify, admin. Events belong to read."""
     quote_ttl_seconds: int = 600
     stock_limit_seconds: int = 900
     price_limit_seconds: int = 3600
@@ -62,6 +65,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What encoded answers may take in each edge process and region, about; those asked for lately stay."""
     log_share: float = 0.01
     """Of the requests, those with a line in the edge's log; failures (5xx) always have one."""
+    longest_wait_ms: int = 250
+    """A request that waited longer for its turn is answered 503 at once."""
+    address_rate: float = 0.0
+    """Requests a second from one address in the long run, in each edge process; 0: no limit."""
+    address_burst: int = 0
+    """And at once; 0: those of two seconds."""
+    trusted_proxies: str = ""
+    """Addresses or networks (comma separated) whose `X-Forwarded-For` is believed."""
+    body_seconds: float = 10.0
+    """What the body of a request may take to come."""
+    bodies_bytes: int = 64 * 1024 * 1024
+    """What bodies on their way may take together, in each edge process."""
+    connections: int = 1024
+    """Open connections in each edge process; more wait until one is free."""
+    drain_seconds: float = 0.0
+    """How long the edge goes on answering after TERM, with /readyz at 503, before it stops."""
     cors_origins: str = "*"
     edge_host: str = "127.0.0.1"
     edge_port: int = 8080
@@ -72,7 +91,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
-        for name in ("price_expiry_seconds", "release_limit_seconds"):
+        for name in ("longest_wait_ms", "body_seconds", "bodies_bytes", "connections"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{PREFIX}{name.upper()} must be above 0, not {getattr(self, name)}")
+        for name in (
+            "price_expiry_seconds",
+            "release_limit_seconds",
+            "address_rate",
+            "address_burst",
+            "drain_seconds",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{PREFIX}{name.upper()} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.log_share <= 1:

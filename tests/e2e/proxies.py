@@ -57,15 +57,19 @@ class Proxy:
     def _answers(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
-                self.answered(data)
-                client.sendall(data)
+                client.sendall(self.answered(data) or data)
         _shut(client, server)
 
     def sent(self, data: bytes) -> None:
         """Bytes on their way to the server; raises OSError to cut the connection."""
 
-    def answered(self, data: bytes) -> None:
-        """Bytes on their way back."""
+    def answered(self, data: bytes) -> bytes | None:
+        """Bytes on their way back; what is to be said instead, or None."""
+        return None
+
+    def end_open(self) -> None:
+        """Cut all connections that are open now."""
+        _shut(*self._open)
 
 
 class RedisProxy(Proxy):

@@ -193,7 +193,13 @@ def point_to(store: RegionStore, release_id: str) -> None:
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:
-    values: dict[str, object] = {"home": tmp_path, "quote_keys": QUOTE_KEYS, "delta_keys": DELTA_KEY, "log_share": 1.0}
+    values: dict[str, object] = {
+        "home": tmp_path,
+        "quote_keys": QUOTE_KEYS,
+        "delta_keys": DELTA_KEY,
+        "log_share": 1.0,
+        "longest_wait_ms": 60_000,  # tests hold the event loop up, with publishing and the like
+    }
     return Settings(**(values | {"price_expiry_seconds": 86_400} | more))  # type: ignore[arg-type]
 
 

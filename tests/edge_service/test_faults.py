@@ -145,7 +145,7 @@ async def test_an_edge_that_starts_without_redis_says_what_is_missing_and_become
         waiting = await edge.get("/readyz")
         assert (waiting.status_code, waiting.json()) == (
             503,
-            {"ready": False, "missing": {"north": ["release", "live"]}},
+            {"ready": False, "missing": {"north": ["release", "live"]}, "leaving": False},
         )
         refused = await edge.get("/v1/north/bundles/tea")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

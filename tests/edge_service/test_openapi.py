@@ -9,17 +9,19 @@ import pytest
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
+KEYED = {"401", "403", "429", "503"}
+BODY = {"400", "408", "413", "422"}
 ROUTES = {
-    ("get", "/v1/{region}/bundles/{sku}"): {"200", "304", "404", "422", "503"},
-    ("get", "/v1/{region}/bundles/{id}/explain"): {"200", "404", "422", "503"},
-    ("post", "/v1/{region}/offers"): {"200", "400", "404", "413", "422", "503"},
-    ("get", "/v1/{region}/live"): {"200", "404", "422"},
-    ("post", "/v1/{region}/quotes/verify"): {"200", "400", "404", "413", "422", "503"},
-    ("post", "/v1/{region}/events"): {"202", "400", "404", "413", "422", "503"},
-    ("post", "/v1/{region}/deltas"): {"200", "400", "401", "404", "413", "422", "503"},
+    ("get", "/v1/{region}/bundles/{sku}"): {"200", "304", "404", "422", *KEYED},
+    ("get", "/v1/{region}/bundles/{id}/explain"): {"200", "404", "422", *KEYED},
+    ("post", "/v1/{region}/offers"): {"200", "404", *BODY, *KEYED},
+    ("get", "/v1/{region}/live"): {"200", "404", "422", *KEYED},
+    ("post", "/v1/{region}/quotes/verify"): {"200", "404", *BODY, *KEYED},
+    ("post", "/v1/{region}/events"): {"202", "404", *BODY, *KEYED},
+    ("post", "/v1/{region}/deltas"): {"200", "404", *BODY, *KEYED},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
-    ("get", "/metrics"): {"200"},
+    ("get", "/metrics"): {"200", *KEYED},
 }
 
 

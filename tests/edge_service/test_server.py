@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -36,13 +38,14 @@ public_url = "http://127.0.0.1:1/none"
 class Serving:
     """`tandem serve` as a process."""
 
-    def __init__(self, tmp_path: Path, *arguments: str) -> None:
+    def __init__(self, tmp_path: Path, *arguments: str, **values: object) -> None:
         self.port = free_port()
         self.log = tmp_path / "edge.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")} | {
             "TANDEM_HOME": str(tmp_path),
             "TANDEM_QUOTE_KEYS": QUOTE_KEYS,
             "TANDEM_DELTA_KEYS": DELTA_KEY,
+            **{f"TANDEM_{name.upper()}": str(value) for name, value in values.items()},
         }
         command = [sys.executable, "-m", "tandem.cli", "serve", "--port", str(self.port), *arguments]
         with self.log.open("wb") as log:
@@ -84,8 +87,8 @@ def configured(clean_redis, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(configured: Path, *arguments: str) -> Iterator[tuple[Serving, httpx.Client]]:
-    server = Serving(configured, *arguments)
+def serving(configured: Path, *arguments: str, **values: object) -> Iterator[tuple[Serving, httpx.Client]]:
+    server = Serving(configured, *arguments, **values)
     try:
         with closing(server.wait()) as client:
             yield server, client
@@ -146,3 +149,55 @@ def test_an_unknown_region_is_said_in_one_line(configured: Path) -> None:
     server = Serving(configured, "--region", "atlantis")
     assert server.process.wait(30) == 1
     assert server.log.read_text() == "Error: no region 'atlantis' in regions.toml; known are north, south\n"
+
+
+def test_told_to_stop_it_says_so_before_it_stops(configured: Path) -> None:
+    with serving(configured, "--region", "north", drain_seconds=2) as (server, client):
+        server.process.terminate()
+        while (told := client.get("/readyz")).status_code == 200:
+            time.sleep(0.01)
+        assert (told.status_code, told.json()) == (503, {"ready": False, "missing": {}, "leaving": True})
+        with closing(httpx.Client(base_url=client.base_url)) as newcomer:
+            assert newcomer.get("/v1/north/bundles/tea").status_code == 200, "who did not hear of it is still answered"
+        assert server.process.wait(20) == 0
+
+
+def test_who_sends_slowly_or_too_much_is_given_up(configured: Path) -> None:
+    """Of each of them the edge lets go; meanwhile it answers everyone else."""
+    post = b"POST /v1/north/offers HTTP/1.1\r\nHost: edge\r\nContent-Length: 1000\r\n\r\n{"
+    senders = {
+        "nothing": b"",
+        "half a header": b"GET /healthz HTTP/1.1\r\nHost: edge\r\nX-",
+        "a slow body": post,
+        "long headers": b"GET /healthz HTTP/1.1\r\nX-A: " + b"a" * 100_000 + b"\r\n\r\n",
+        "many headers": b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(500)) + b"\r\n",
+        "a long path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: edge\r\n\r\n",
+        "no HTTP": b"\x00\x01\x02\r\n\r\n",
+    }
+    with serving(configured, "--region", "north", body_seconds=1) as (server, client), ThreadPoolExecutor(16) as pool:
+        told = {name: pool.submit(_answer, server.port, data) for name, data in senders.items()}
+        crowd = [pool.submit(_answer, server.port, post) for _ in range(5)]
+        assert client.get("/v1/north/bundles/tea").status_code == 200
+        found = {name: each.result(30)[9:12] for name, each in told.items()}
+        assert found == {
+            "nothing": b"", "half a header": b"", "a slow body": b"408", "long headers": b"431",
+            "many headers": b"431", "a long path": b"431", "no HTTP": b"400",
+        }  # fmt: skip
+        assert {each.result(30)[9:12] for each in crowd} == {b"408"}
+        assert client.get("/v1/north/bundles/tea").status_code == 200
+
+
+def _answer(port: int, data: bytes) -> bytes:
+    """What comes back until the edge ends the connection, or answers."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(data)
+        return connection.recv(65_536)
+
+
+def test_more_connections_than_it_takes_wait_and_are_answered(configured: Path) -> None:
+    with serving(configured, "--region", "north", connections=8) as (server, client):
+        client.close()
+        ask = b"GET /v1/north/bundles/tea HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n"
+        with ThreadPoolExecutor(40) as pool:
+            told = list(pool.map(lambda _: _answer(server.port, ask), range(40)))
+        assert {each[9:12] for each in told} == {b"200"}

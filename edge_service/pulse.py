@@ -1,0 +1,38 @@
+"""How long the event loop has been at work without coming round: who waits for a turn has waited that long at least."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+
+BEAT_SECONDS = 0.005
+
+
+class Pulse:
+    """A timer of the loop, which comes late by as long as the requests before it take."""
+
+    def __init__(self) -> None:
+        self.at = math.inf
+        """Of the last beat, on the clock of time.perf_counter; not started: never late."""
+        self._longest = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._beat()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.at = math.inf
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        self._longest = max(self._longest, now - self.at - BEAT_SECONDS)
+        self.at = now
+        self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+
+    def longest(self) -> float:
+        """The latest that a beat came, in seconds, since this was asked last."""
+        found, self._longest = self._longest, 0.0
+        return found
