@@ -3,11 +3,11 @@
 Two stages. Readers take files of sales_lines from the lake, join lines to orders and send each counter all orders,
 packed (about 4 bytes a line and 40 an order). Counters each count a share of the anchors at all levels and write their
 rows as files of the lake; the driver makes them the day's rows in one commit. Nothing else is shared between machines.
-Where files are small (READ_ALONE), each counter reads them all by itself: that is sooner done than sending them.
+On one machine all of it is one task: its threads read, and then count, the orders that they share.
 
-Memory of a reader: one file's lines (about 60 bytes each). Memory of a counter: 12 bytes a line and 90 an order while
+Memory of a reader: a million lines (about 60 bytes each). Memory of a counter: 12 bytes a line and 90 an order while
 it joins, then 4 and 40; 12 bytes an item and level; 12 bytes a line of its own anchors; 250 bytes a pair that it gives.
-With 3 million orders of 9 products it stays below 2 GB; more counters (more cores) have fewer anchors each.
+With 3 million orders of 9 products one that counts all anchors stays below 2 GB; of several each has fewer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from pyspark.sql import DataFrame
 from spark_jobs import in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import baskets as kernel_baskets
-from spark_jobs.kernels import lines, measures, pairs
+from spark_jobs.kernels import lines, measures, pairs, threads
 from spark_jobs.kernels.shop import from_bytes, to_bytes
 from spark_jobs.order_files import File, Files, Folder, Plan
 from spark_jobs.parquet_files import Written
@@ -51,11 +52,8 @@ class Counting:
 
 
 Batches = Callable[[Any], Iterator[pa.RecordBatch]]
-Blocks = Callable[[Any], Iterator[tuple[int, list[lines.Part]]]]
-"""From what a task is given to its blocks of anchors, each with all orders."""
-READ_ALONE = 400_000_000
-"""Bytes of files up to which each counter reads them all itself instead of being sent their orders. With two counters
-that was sooner done: 9 MB in .62 s against .86, 95 MB in 3.8 against 4.5, 285 MB in 13.6 against 14.5."""
+Task = Callable[[Any], tuple[set[int], list[lines.Part]]]
+"""From what a task is given to its blocks of anchors, and all orders (none: no orders)."""
 LEVELS = ("segment", "region", "global")
 PACKED = "block int, part binary"
 GIVEN = "pairs binary"
@@ -65,8 +63,6 @@ PAIRS = {
     "orders_both": pa.int32(),
     "rank": pa.int32(),
 }
-Found = tuple[kernel_baskets.Baskets, lines.Cells, np.ndarray, lines.LeftOut]
-"""Baskets, the cells of their levels, rows of `pairs.FOUND`, and what caps left out."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def companions(job: Job) -> pa.Table:
 def _blocks(
     job: Job,
     levels: tuple[str, ...],
-    how: Callable[[Counting, Blocks], Batches],
+    how: Callable[[Counting, Task], Batches],
     schema: str,
     *,
     customers: bool = True,
@@ -131,12 +127,17 @@ def _blocks(
         return None
     counters = order_files.tasks_at_once(job)
     counting = _counting(job, levels, counters)
-    if sum(file.bytes for file in files) <= READ_ALONE:
-        read = _read(plan, files, customers=customers)
-        return in_tasks.each(job.spark, range(counters), how(counting, read), schema)
+    if on_one_machine(job):
+        read = _read(plan, order_files.dealt(files, counters), counters, customers=customers)
+        return in_tasks.each(job.spark, [None], how(counting, read), schema)
     pack = _packer(plan, counters, customers=customers)
     packed = in_tasks.each(job.spark, order_files.for_tasks(job, files), pack, PACKED)
     return packed.repartitionById(counters, "block").mapInArrow(how(counting, _sent), schema)
+
+
+def on_one_machine(job: Job) -> bool:
+    """Whether Spark's tasks are threads of this machine; settings do not tell: a job may be submitted elsewhere."""
+    return str(job.spark.conf.get("spark.master")).startswith("local[")
 
 
 def smallest_k(job: Job, region: str) -> int:
@@ -186,64 +187,74 @@ def _packer(plan: Plan, blocks: int, *, customers: bool) -> Callable[[Files], It
     return pack
 
 
-def _writer(how: Counting, blocks: Blocks) -> Batches:
-    """What was Counted for each of the `blocks`, whose rows are written."""
+def _writer(how: Counting, orders_of: Task) -> Batches:
+    """What was Counted for each block of anchors of a task, whose rows are written."""
 
     def write_blocks(task: Any) -> Iterator[pa.RecordBatch]:
-        for held, levels, found, left_out in _found(how, blocks(task)):
-            done = Counted(list(_written(how, held, levels, found)), len(found), left_out, _peak_bytes())
-            yield in_tasks.given([done])
+        blocks, parts = orders_of(task)
+        if parts:
+            held, cells, left_out = lines.joined(parts, **_caps(how))
+            parts.clear()
+            levels = _levels(cells)
+            rows = threads.each(blocks, lambda block: _of_block(how, held, levels, left_out, block))
+            yield in_tasks.given(rows)
 
     return write_blocks
 
 
-def _giver(how: Counting, blocks: Blocks) -> Batches:
-    """A row of GIVEN for each of the `blocks`."""
+def _giver(how: Counting, orders_of: Task) -> Batches:
+    """A row of GIVEN for each block of anchors of a task."""
 
     def give_blocks(task: Any) -> Iterator[pa.RecordBatch]:
-        for block, parts in blocks(task):
-            orders, _, _, _ = lines.merged(
-                parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
-            )
-            found = pairs.count_orders(orders, top=how.top, block=block, blocks=how.blocks)
-            columns = [*(_coded(found[name], orders.skus) for name in ("anchor", "companion"))]
-            columns += [pa.array(found["orders"]), pa.array(found["rank"])]
-            yield pa.record_batch({"pairs": pa.array([to_bytes(pa.table(columns, list(PAIRS)))], pa.binary())})
+        blocks, parts = orders_of(task)
+        if parts:
+            orders, _, _, _ = lines.merged(parts, **_caps(how))
+            parts.clear()
+            yield pa.record_batch({"pairs": threads.each(blocks, lambda block: _best(how, orders, block))})
 
     return give_blocks
 
 
-def _read(plan: Plan, files: list[File], *, customers: bool) -> Blocks:
-    """The blocks that are given by number, each with the orders of all files."""
+def _caps(how: Counting) -> dict[str, Any]:
+    return {"decay": how.decay, "max_basket": how.max_basket, "max_item_orders": how.max_item_orders}
 
-    def read_files(numbers: Iterator[int]) -> Iterator[tuple[int, list[lines.Part]]]:
-        for block in numbers:
-            if parts := list(order_files.parts(plan, files, customers=customers)):
-                yield block, parts
+
+def _read(plan: Plan, files: list[list[File]], blocks: int, *, customers: bool) -> Task:
+    """All blocks and the orders of all files, a thread for each group of them."""
+
+    def read_files(_: Any) -> tuple[set[int], list[lines.Part]]:
+        parts = threads.each(files, lambda group: list(order_files.parts(plan, group, customers=customers)))
+        return set(range(blocks)), list(chain.from_iterable(parts))
 
     return read_files
 
 
-def _sent(packed: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, list[lines.Part]]]:
-    """The block that all rows of PACKED are for, and their orders; nothing where there are none."""
+def _sent(packed: Iterator[pa.RecordBatch]) -> tuple[set[int], list[lines.Part]]:
+    """The block that all rows of PACKED are for, and their orders."""
     parts: list[lines.Part] = []
     blocks: set[int] = set()
     for batch in packed:
         blocks |= set(batch["block"].to_pylist())
         parts += in_tasks.unpacked(batch["part"])
-    yield from ((block, parts) for block in blocks)
+    return blocks, parts
 
 
-def _found(how: Counting, blocks: Iterator[tuple[int, list[lines.Part]]]) -> Iterator[Found]:
-    """Count each block's anchors over all orders; rows of one level stand together."""
-    for block, parts in blocks:
-        held, cells, left_out = lines.joined(
-            parts, decay=how.decay, max_basket=how.max_basket, max_item_orders=how.max_item_orders
-        )
-        levels = _levels(cells)
-        k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
-        found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
-        yield held, levels, found[np.argsort(found["level"], kind="stable")], left_out
+def _of_block(
+    how: Counting, held: kernel_baskets.Baskets, levels: lines.Cells, left_out: lines.LeftOut, block: int
+) -> Counted:
+    """Count a block's anchors over all orders and write their rows."""
+    k = np.array([_needed(how, region, segment) for region, segment in levels], np.int32)
+    found = pairs.count(held, k=k, top=how.top, damping=how.damping, block=block, blocks=how.blocks)
+    found = found[np.argsort(found["level"], kind="stable")]
+    return Counted(list(_written(how, held, levels, found)), len(found), left_out, _peak_bytes())
+
+
+def _best(how: Counting, orders: kernel_baskets.Orders, block: int) -> bytes:
+    """The companions of a block's anchors over all orders: a table of PAIRS."""
+    found = pairs.count_orders(orders, top=how.top, block=block, blocks=how.blocks)
+    columns = [*(_coded(found[name], orders.skus) for name in ("anchor", "companion"))]
+    columns += [pa.array(found["orders"]), pa.array(found["rank"])]
+    return to_bytes(pa.table(columns, list(PAIRS)))
 
 
 def _peak_bytes() -> int:
@@ -277,7 +288,7 @@ class _Totals:
 
     def __init__(self, held: kernel_baskets.Baskets) -> None:
         self.orders, self.weight = held.level_orders(), held.level_weights()
-        self.item_orders, self.item_weight = held.item_counts()
+        self.item_orders, self.item_weight = held.item_counts
 
 
 def _table(

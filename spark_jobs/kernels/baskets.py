@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -104,6 +105,7 @@ class Baskets:
         np.add.at(sums, self.cell, self.walk["weight"])
         return self.level_sums(sums)
 
+    @cached_property
     def item_counts(self) -> tuple[Ints, Longs]:
         """Shape (levels, items) each: orders that hold the item, and their weights."""
         orders, weights = _item_counts(

@@ -413,7 +413,7 @@ def keyed(ids: pa.Array, region: str) -> tuple[Offsets, np.ndarray]:
     return _key_runs(ends, text, seed)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _key_runs(ends, text, seed):  # type: ignore[no-untyped-def]
     lines = len(ends) - 1
     starts = np.empty(lines + 1, np.int64)
@@ -452,7 +452,7 @@ def _mixed(value, letter):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _runs(runs, sku, at, customer):  # type: ignore[no-untyped-def]
     """Orders from runs of lines: first time, starts, distinct items (rising), times after the first, least customer.
 

@@ -120,7 +120,7 @@ def count(baskets: Baskets, *, k: Ints, top: int, damping: float, block: int = 0
     Of the anchors, every `blocks`-th from `block` on: items are numbered by popularity, so blocks weigh alike. Rows of
     a level and anchor stand together, best first; ties go to the lower SKU. A level whose k is NOBODY is not given.
     """
-    held, _ = baskets.item_counts()
+    held, _ = baskets.item_counts
     walked = _Walked(
         baskets.starts,
         baskets.walk,
@@ -214,7 +214,7 @@ def best_companions(cell: Cell, *, min_customers: int, top: int, damping: float)
     return anchor, number[found["companion"]], found["orders"], found["customers"], score
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _orders_of(starts, items, number, begins):  # type: ignore[no-untyped-def]
     """The orders of each anchor, one anchor's after the other's, rising; `number` tells an item's place among anchors.
 
@@ -247,7 +247,7 @@ def _meet(starts, items, own, begin, end, counts, met):  # type: ignore[no-untyp
     return size
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _count_orders(starts, items, anchors, begins, own, sku_place, at_place, top, counts, met, keys, out):  # type: ignore[no-untyped-def]
     filled = 0
     for number in range(len(anchors)):
@@ -297,7 +297,7 @@ def _best_first(keys, top):  # type: ignore[no-untyped-def]
             return
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _count(walked, k, marks, out):  # type: ignore[no-untyped-def]
     cells, regions = len(walked.cell_region), len(walked.twice_in_region)
     everything, least = cells + regions, k.min()

@@ -64,10 +64,10 @@ def varied(shop: Shop) -> Settings:
     return settings
 
 
-@pytest.fixture(params=["each counter reads all files", "readers send orders to counters"])
+@pytest.fixture(params=["one task reads and counts", "readers send orders to counters"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "send" in request.param:
-        monkeypatch.setattr(affinity, "READ_ALONE", 0)
+        monkeypatch.setattr(affinity, "on_one_machine", lambda job: False)
 
 
 @pytest.mark.usefixtures("way")

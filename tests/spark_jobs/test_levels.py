@@ -125,7 +125,7 @@ def test_the_best_companions_come_first_and_ties_go_to_the_lower_sku(orders: lis
 @given(ORDERS)
 def test_items_and_orders_of_every_level_equal_sql(orders: list[Order]):
     found = arranged(orders)
-    held, weights = found.item_counts()
+    held, weights = found.item_counts
     sums, total = found.level_orders(), found.level_weights()
     for level, (region, segment) in enumerate(LEVELS):
         own = [order for order in orders if (region, segment) in levels_of(order)]
