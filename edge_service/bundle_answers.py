@@ -5,33 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from itertools import chain
-from sys import intern
 from typing import Any, NamedTuple
 
 import msgspec
 
 from edge_service import questions
-from edge_service.answers import SignedQuote
 from edge_service.kept import Kept
-from edge_service.live_table import LiveTable, mark_of
-from edge_service.offering import Priced, Signing, apart, as_it_is, first, matched, merged, missing, offered, priced
+from edge_service.kept_bundles import NEVER, QUOTE, KeptBundle, front_of
+from edge_service.live_table import LiveTable
+from edge_service.offering import EMPTY, Promise, Signing, apart, first, matched, merged, missing, priced, promise_of
 from edge_service.releases import Release
 from edge_service.served import Moment
-from tandem.bundle import Listed
-from tandem.offer import Live, Offer, Part, restocked
+from tandem.bundle import Listed, Story
 from tandem.quote import nonce
 
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 JSON = (b"content-type", b"application/json")
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
-ANSWER_BYTES, PLACE_BYTES = 1_800, 1_500
-"""What a kept answer takes in memory, about, and each place of its list."""
-NEVER = -1
-SELLABLE = b'"sellable":'
-BUNDLES, QUOTE, UNQUOTED = b',"bundles":[', b',"quote":', b',"quote":null}'
-ALONE = ""
-"""The nonce of a quote that is the same for all who ask."""
+ANSWER_BYTES, PLACE_BYTES = 1_500, 320
+"""What a kept answer takes in memory, about, and each place of its list, without the bundles themselves."""
+BUNDLES, UNQUOTED = b',"bundles":[', b',"quote":null'
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,99 +42,35 @@ Key = str | tuple[str, bytes] | Question
 """A path, a path with a query, or the question itself: what spares reading it."""
 
 
-class _Place:
-    """One place of a product's list, as it was priced last."""
+class _Place(NamedTuple):
+    """A place of a product's list."""
 
-    __slots__ = ("_parts", "_prices", "_until", "_version", "content", "listed", "marks", "tag", "text")
+    listed: Listed
+    kept: KeptBundle
+    evidence: bytes
 
-    def __init__(self, listed: Listed) -> None:
-        self.listed = listed
-        self.content = ""
-        """Empty: it can't be sold now."""
-        self.text = self.tag = b""
-        self.marks: tuple[int, ...] = ()
-        self._parts: tuple[Part, ...] = ()
-        """Empty where a substitute stands in."""
-        self._version = NEVER
-        self._prices: tuple[int | str | None, ...] = ()
-        self._until = 0
-
-    def forget(self) -> None:
-        self._version, self._parts = NEVER, ()
-
-    def now(self, moment: Moment, segment: str, signing: Signing) -> _Place | None:
-        """Itself if it can be sold now; priced anew only where a product that it looked at has changed."""
-        expired = bool(self.content) and moment.now >= self._until
-        if expired or (self._changed(moment.products) and not self._restocked(moment)):
-            self._price(moment, segment, signing)
-        return self if self.content else None
-
-    def _changed(self, products: LiveTable) -> bool:
-        changed, version = products.marks, self._version
-        for mark in self.marks:
-            if changed(mark) > version:
-                return True
-        return version == NEVER
-
-    def _restocked(self, moment: Moment) -> bool:
-        """Whether stock alone had changed, and is told now."""
-        sellable = restocked(self._parts, moment.products.get)
-        if sellable is None:
-            return False
-        before, name, after = self.text.partition(SELLABLE)
-        self._tell(b"%b%b%d%b" % (before, name, sellable, after[after.index(b",") :]), moment)
-        return True
-
-    def _price(self, moment: Moment, segment: str, signing: Signing) -> None:
-        get, looked_at = moment.products.get, []
-
-        def live_of(sku: str) -> Live | None:
-            looked_at.append(sku)
-            return get(sku)
-
-        here = priced(moment, self.listed, live_of)
-        marks = tuple(map(mark_of, looked_at))
-        self.marks = self.marks if marks == self.marks else marks
-        self._version = moment.products.version
-        self.content, self._parts = "", ()
-        if here is not None:
-            self.content = here.content
-            if here.content == here.bundle.id:
-                self._parts = tuple([Part(intern(c.sku), c.quantity, c.unit_price) for c in here.offer.components])
-            told = _encode(offered(here, moment.release.meta.currency, None))[: -len(UNQUOTED)]
-            self._tell(told + self._quote(here.offer, moment, segment, signing), moment)
-
-    def _tell(self, text: bytes, moment: Moment) -> None:
-        self._version = moment.products.version
-        self.text, self.tag = text, hashlib.blake2b(text, digest_size=12).digest()
-
-    def _quote(self, offer: Offer, moment: Moment, segment: str, signing: Signing) -> bytes:
-        """The end of the text. A quote stays as long as what it promises does; stock is no part of it."""
-        prices = tuple([each for part in offer.components for each in (part.offer_price, part.substituted_for)])
-        if prices == self._prices and moment.now < self._until:
-            return self.text[self.text.rindex(QUOTE) :]
-        self._prices, self._until = prices, signing.same_until(moment.now)
-        return QUOTE + _encode(signing.sign(offer, moment, segment, ALONE)) + b"}"
+    @property
+    def content(self) -> str:
+        return self.kept.content
 
 
 class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_allowed", "_etag", "_generation", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
-        "_texts", "_until", "_version", "counted", "headers", "size",
+        "_basis", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale", "_texts",
+        "_until", "_version", "counted", "headers", "size",
     )  # fmt: skip
 
-    def __init__(self, moment: Moment, question: Question) -> None:
-        self._question = question
-        self._places = [_Place(each.listed) for each in moment.release.ranked(question.segment, question.sku)]
-        self.size = ANSWER_BYTES + PLACE_BYTES * len(self._places)
-        self._number = self._generation = self._version = NEVER
+    def __init__(self, question: Question, places: list[_Place]) -> None:
+        self._question, self._places = question, places
+        self.size = ANSWER_BYTES + PLACE_BYTES * len(places)
+        self._number = self._version = NEVER
         self._until = 0
+        self._basis: tuple[int, bool, bool] | None = None
+        self._stale: bool | None = None
         self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
-        self._allowed: tuple[bool, ...] = ()
-        """Discounts, prices."""
         self._head, self._texts = b"", [b""]
         self._labels = ("", "", "")
 
@@ -148,21 +78,23 @@ class BundlesAnswer:
         """Bring it up to date."""
         if self._number == moment.number:
             return
-        fresh, products = moment.told.freshness, moment.products
+        products = moment.products
         if (
-            products.generation != self._generation
-            or (fresh.discounts, fresh.prices) != self._allowed
+            moment.basis != self._basis
             or moment.now >= self._until
             or (products.version != self._version and self._changed(products))
         ):
             self._make(moment, signing)
+            self._stale = None
         self._number, self._version = moment.number, products.version
-        self.counted = (*self._labels, "true" if fresh.stale else "false")
-        self.headers = [JSON, CACHE_CONTROL, (b"etag", self._etag + (b's"' if fresh.stale else b'"'))]
+        if moment.freshness.stale is not self._stale:
+            self._stale = stale = moment.freshness.stale
+            self.counted = (*self._labels, "true" if stale else "false")
+            self.headers = [JSON, CACHE_CONTROL, (b"etag", self._etag + (b's"' if stale else b'"'))]
 
     def body(self, moment: Moment) -> bytes:
         """JSON, of the shape answers.BundlesAnswer."""
-        return b"".join((self._head, moment.told.text, BUNDLES, b",".join(self._texts), b"]}"))
+        return b"".join([self._head, moment.told.text, BUNDLES, *self._texts])
 
     def _changed(self, products: LiveTable) -> bool:
         changed, version = products.marks, self._version
@@ -172,41 +104,49 @@ class BundlesAnswer:
         return False
 
     def _make(self, moment: Moment, signing: Signing) -> None:
-        question, fresh, products = self._question, moment.told.freshness, moment.products
-        if products.generation != self._generation or (fresh.discounts, fresh.prices) != self._allowed:
-            for place in self._places:
-                place.forget()
-        self._generation, self._allowed = products.generation, (fresh.discounts, fresh.prices)
-        self._until = signing.same_until(moment.now)
-        shown = first(self._places, lambda place: place.now(moment, question.segment, signing), question.limit)
+        question = self._question
+        self._basis, self._until = moment.basis, signing.same_until(moment.now)
+        looks: list[tuple[int, ...]] = []
+
+        def now(place: _Place) -> _Place | None:
+            sold = place.kept.at(moment)
+            looks.append(place.kept.marks)
+            return place if sold else None
+
+        shown = first(self._places, now, question.limit)
         level = matched(shown, [place.listed for place in self._places])
-        looks = [place.marks for place in self._places]
         if looks != self._looks:
             self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"sku": question.sku}, question.segment, level)
-        self._texts = [place.text for place in shown]
-        told = b"".join((self._head, b"%d" % self._until, *[place.tag for place in shown]))
+        self._texts = []
+        for place in shown:
+            self._texts += (place.kept.front, place.evidence, place.kept.quote, b",")
+        self._texts[-1:] = [b"]}"]
+        told = b"".join((self._head, b"%d" % self._until, *[place.kept.tag for place in shown]))
         self._etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
 class BundlesBook:
-    """Answers to GET bundles of one region, kept within a bound of bytes as long as its release is served."""
+    """Answers with bundles of one region. What is kept of them stays within a bound of bytes, and with its release."""
 
     def __init__(self, signing: Signing, limit_bytes: int) -> None:
         self._signing, self._limit_bytes = signing, limit_bytes
         self._release: Release | None = None
-        self._kept: Kept[Key, BundlesAnswer] = Kept(limit_bytes)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._kept: Kept[Key, BundlesAnswer] = Kept(self._limit_bytes // 4)
+        self._bundles: Kept[tuple[str, Story | None, str], KeptBundle] = Kept(3 * self._limit_bytes // 4)
 
     @property
     def size(self) -> int:
         """Bytes that the kept answers take, about."""
-        return self._kept.size
+        return self._kept.size + self._bundles.size
 
     def known(self, moment: Moment, key: Key) -> BundlesAnswer | None:
         """The answer that is kept under `key`, up to date."""
-        if moment.release is not self._release:
-            self._release, self._kept = moment.release, Kept(self._limit_bytes)
+        self._follow(moment)
         found = self._kept.get(key)
         if found is not None:
             found.at(moment, self._signing)
@@ -215,10 +155,44 @@ class BundlesBook:
     def made(self, moment: Moment, key: Key, question: Question) -> BundlesAnswer:
         """The answer to `question`, kept under `key`. Raises a 404 problem where no product can be called so."""
         questions.check_sku(question.sku)
-        found = BundlesAnswer(moment, question)
+        listed = [each.listed for each in moment.release.ranked(question.segment, question.sku)]
+        found = BundlesAnswer(
+            question, list(filter(None, [self._place(moment, question.segment, each) for each in listed]))
+        )
         found.at(moment, self._signing)
         self._kept.put(key, found)
         return found
+
+    def offers(self, moment: Moment, question: questions.OffersQuestion, segment: str) -> OffersAnswer:
+        self._follow(moment)
+        return OffersAnswer(moment, question, segment, self)
+
+    def _follow(self, moment: Moment) -> None:
+        if moment.release is not self._release:
+            self._release = moment.release
+            self._forget()
+
+    def bundle(self, moment: Moment, segment: str, listed: Listed) -> KeptBundle | None:
+        """The bundle that is listed, up to date where it was up to date before; None where the release lacks it."""
+        meta = moment.release.meta
+        named = self._signing.segment(segment, meta)
+        key = (listed.bundle_id, listed.own, named)
+        found = self._bundles.get(key)
+        if found is None:
+            bundle = moment.release.bundle(listed.bundle_id)
+            if bundle is None:
+                return None
+            found = KeptBundle(listed.tell(bundle), listed, meta.currency, named, self._signing)
+            self._bundles.put(key, found)
+        return found
+
+    def _place(self, moment: Moment, segment: str, listed: Listed) -> _Place | None:
+        kept = self.bundle(moment, segment, listed)
+        return None if kept is None else _Place(listed, kept, kept.evidence(listed))
+
+    def quote(self, bundle_id: str, promise: Promise, moment: Moment, segment: str) -> bytes:
+        """The end of an offer's text, with a quote of its asker's own."""
+        return QUOTE + _encode(self._signing.sign(bundle_id, promise, moment, segment, nonce()))
 
 
 def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -> bytes:
@@ -235,32 +209,66 @@ def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -
     return _encode(fields)[:-1] + b","
 
 
+class _Shown(NamedTuple):
+    """A bundle shown for a cart."""
+
+    listed: Listed
+    kept: KeptBundle
+    content: str
+    front: bytes
+    promise: Promise
+
+
 class OffersAnswer:
     """The answer to one asker of POST offers."""
 
-    def __init__(self, moment: Moment, question: questions.OffersQuestion, segment: str, signing: Signing) -> None:
-        self._moment, self._segment, self._signing = moment, segment, signing
-        self._quotes, self._currency = question.quotes, moment.release.meta.currency
+    def __init__(self, moment: Moment, question: questions.OffersQuestion, segment: str, book: BundlesBook) -> None:
+        self._moment, self._segment, self._book = moment, segment, book
+        self._quotes, self._exclude = question.quotes, frozenset(question.exclude)
         self._cart: dict[str, int] = {}
         for line in question.cart:
             self._cart[line.sku] = self._cart.get(line.sku, 0) + line.quantity
         anchors = list(dict.fromkeys([*question.skus, *self._cart]))
-        exclude, get, cart = frozenset(question.exclude), moment.products.get, self._cart
-        whole, others = apart(moment, merged(moment, segment, anchors), cart)
-        shown = first(others, lambda listed: priced(moment, listed, get, cart=cart, exclude=exclude), question.limit)
-        complete = first(whole, lambda listed: as_it_is(moment, listed, exclude), question.limit)
+        whole, others = apart(moment, merged(moment, segment, anchors), self._cart)
+        shown = first(others, self._beside_the_cart, question.limit)
+        complete = first(whole, self._as_it_is, question.limit)
         level = matched(shown, others)
         self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [self._offered(here) for here in shown]
-        self._complete = [_encode(offered(here, self._currency, self._quote(here))) for here in complete]
+        self._bundles = [b'%b,"missing":%b}' % (self._text(each), self._missing(each)) for each in shown]
+        self._complete = [self._text(each) + b"}" for each in complete]
 
-    def _quote(self, here: Priced) -> SignedQuote | None:
-        return self._signing.sign(here.offer, self._moment, self._segment, nonce()) if self._quotes else None
+    def _beside_the_cart(self, listed: Listed) -> _Shown | None:
+        kept = self._book.bundle(self._moment, self._segment, listed)
+        if kept is None or not kept.at(self._moment):  # a cart never makes sellable what is not
+            return None
+        front = kept.beside(self._cart, self._exclude, self._moment)
+        if front is not None:
+            return _Shown(listed, kept, kept.content, front, kept.promise)
+        get = self._moment.products.get
+        here = priced(self._moment, listed, get, cart=self._cart, exclude=self._exclude)
+        if here is None:
+            return None
+        front = front_of(here, self._moment.release.meta.currency)
+        return _Shown(listed, kept, here.content, front, promise_of(here.offer))
 
-    def _offered(self, here: Priced) -> bytes:
-        told = _encode(offered(here, self._currency, self._quote(here)))
-        return told[:-1] + b',"missing":' + _encode(missing(here.offer, self._cart)) + b"}"
+    def _as_it_is(self, listed: Listed) -> _Shown | None:
+        """Without anything standing in: what a cart holds whole is priced so."""
+        kept = self._book.bundle(self._moment, self._segment, listed)
+        if kept is None or not kept.at(self._moment):
+            return None
+        front = kept.beside(EMPTY, self._exclude, self._moment)
+        return None if front is None else _Shown(listed, kept, kept.content, front, kept.promise)
+
+    def _text(self, shown: _Shown) -> bytes:
+        """Without its closing brace."""
+        quote = UNQUOTED
+        if self._quotes:
+            quote = self._book.quote(shown.listed.bundle_id, shown.promise, self._moment, self._segment)
+        return shown.front + shown.kept.evidence(shown.listed) + quote
+
+    def _missing(self, shown: _Shown) -> bytes:
+        return _encode(missing(shown.promise, self._cart))
 
     def body(self) -> bytes:
         """JSON, of the shape answers.OffersAnswer."""

@@ -17,7 +17,7 @@ from edge_service import observe, problems, questions
 from edge_service.admission import Admission
 from edge_service.ages import as_fields
 from edge_service.bodies import Bodies
-from edge_service.bundle_answers import JSON, BundlesBook, Key, OffersAnswer, Question
+from edge_service.bundle_answers import JSON, BundlesBook, Key, Question
 from edge_service.keyring import Keyring
 from edge_service.live import Clock
 from edge_service.load_metrics import LoadMetrics
@@ -121,7 +121,7 @@ class Edge:
         question = questions.offers_question(body)
         moment = served.moment()
         used = served.segment(question.segment, question.consents)
-        answer = OffersAnswer(moment, question, used, self.signing)
+        answer = self._books[served.name].offers(moment, question, used)
         self.metrics.answers[(*answer.labels, str(moment.told.freshness.stale).lower())] += 1
         return 200, UNKEPT, answer.body()
 

@@ -50,6 +50,15 @@ class LiveTable:
             None if stock < 0 else stock, None if list_price < 0 else list_price, None if sale_price < 0 else sale_price
         )
 
+    def now(self, sku: str) -> tuple[int, int]:
+        """Stock, and what one unit costs; NOTHING where it was never told, or is unknown."""
+        shard = self._shards[hash(sku) % SHARDS]
+        number = shard.numbers.get(sku)
+        if number is None:
+            return NOTHING, NOTHING
+        sale_price = shard.sale_price[number]
+        return shard.stock[number], shard.list_price[number] if sale_price < 0 else sale_price
+
     def keep_all(self, pairs: Sequence[bytes]) -> None:
         """As `keep`, for sku, nine words, sku, nine words …"""
         keep, each = self.keep, iter(pairs)
@@ -67,19 +76,23 @@ class LiveTable:
         shard = self._shards[place % SHARDS]
         number = shard.numbers.get(name)
         if number is None:
-            number = shard.add(name)
-        if stock != b"-":
-            shard.stock[number] = int(stock)
-        elif not stock_told == stock_at == b"0":
-            shard.stock[number] = NOTHING
-        if price != b"-":
-            shard.list_price[number] = int(price)
-        elif not price_told == price_at == b"0":
-            shard.list_price[number] = NOTHING
-        if sale != b"-":
-            shard.sale_price[number] = int(sale)
-        elif not sale_told == sale_at == b"0":
-            shard.sale_price[number] = NOTHING
+            shard.numbers[name] = len(shard.numbers)
+            shard.stock.append(NOTHING if stock == b"-" else int(stock))
+            shard.list_price.append(NOTHING if price == b"-" else int(price))
+            shard.sale_price.append(NOTHING if sale == b"-" else int(sale))
+        else:
+            if stock != b"-":
+                shard.stock[number] = int(stock)
+            elif not stock_told == stock_at == b"0":
+                shard.stock[number] = NOTHING
+            if price != b"-":
+                shard.list_price[number] = int(price)
+            elif not price_told == price_at == b"0":
+                shard.list_price[number] = NOTHING
+            if sale != b"-":
+                shard.sale_price[number] = int(sale)
+            elif not sale_told == sale_at == b"0":
+                shard.sale_price[number] = NOTHING
         self._marks[place % MARKS] = self.version
 
     @property
@@ -101,12 +114,6 @@ class _Shard:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.stock, self.list_price, self.sale_price = array("q"), array("q"), array("q")
-
-    def add(self, sku: str) -> int:
-        self.numbers[sku] = number = len(self.numbers)
-        for values in (self.stock, self.list_price, self.sale_price):
-            values.append(NOTHING)
-        return number
 
     def copy(self) -> _Shard:
         other = _Shard()

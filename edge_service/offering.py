@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
 from edge_service.answers import Evidence, Missing, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
+from edge_service.region_payloads import ReleaseMeta
 from edge_service.releases import Standing
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed, bundle_id
@@ -15,6 +16,8 @@ from tandem.quote import Quote, QuotedComponent, Signer
 from tandem.segments import ALL
 
 EMPTY: Mapping[str, int] = MappingProxyType({})
+Promise = tuple[tuple[str, int, int], ...]
+"""SKU, quantity and offer price of each component: what a quote holds to."""
 
 
 class Signing:
@@ -34,23 +37,28 @@ class Signing:
         half = max(self._ttl_seconds // 2, 1)
         return (int(now) // half + 1) * half
 
-    def sign(self, offer: Offer, moment: Moment, segment: str, nonce: str) -> SignedQuote:
+    def sign(self, bundle_id: str, promise: Promise, moment: Moment, segment: str, nonce: str) -> SignedQuote:
         """A quote; one with a nonce is its asker's own and may be used up, one without is the same for all who ask."""
         meta = moment.release.meta
         expires_at = self.expires_at(moment.now)
         quote = Quote(
             self._signer.key_id,
             meta.region,
-            segment if segment in meta.segments else ALL,
+            self.segment(segment, meta),
             meta.release_id,
-            offer.id,
+            bundle_id,
             meta.currency,
-            tuple([QuotedComponent(part.sku, part.quantity, part.offer_price) for part in offer.components]),
-            offer.offer_total,
+            tuple([QuotedComponent(sku, quantity, price) for sku, quantity, price in promise]),
+            sum([price for _, _, price in promise]),
             expires_at,
             nonce,
         )
         return SignedQuote(self._signer.sign(quote), self._shown(expires_at))
+
+    @staticmethod
+    def segment(asked: str, meta: ReleaseMeta) -> str:
+        """The segment that a quote names: none that the release does not know."""
+        return asked if asked in meta.segments else ALL
 
     def _shown(self, expires_at: int) -> str:
         if self._last[0] != expires_at:
@@ -155,15 +163,13 @@ def matched(shown: Sequence[Shown], ranked: Sequence[Listed]) -> str:
     return ranked[0].matched if ranked else "none"
 
 
-def as_it_is(moment: Moment, listed: Listed, exclude: Collection[str]) -> Priced | None:
-    """The bundle at one place without anything standing in: what a cart holds whole is priced so."""
-    here = priced(moment, listed, moment.products.get, exclude=exclude)
-    return here if here is not None and here.content == here.bundle.id else None
+def promise_of(offer: Offer) -> Promise:
+    return tuple([(part.sku, part.quantity, part.offer_price) for part in offer.components])
 
 
-def missing(offer: Offer, cart: Mapping[str, int]) -> list[Missing]:
+def missing(promise: Promise, cart: Mapping[str, int]) -> list[Missing]:
     """What the cart lacks of an offer."""
-    lacking = [(part.sku, part.quantity - cart.get(part.sku, 0)) for part in offer.components]
+    lacking = [(sku, quantity - cart.get(sku, 0)) for sku, quantity, _ in promise]
     return [Missing(sku, quantity) for sku, quantity in lacking if quantity > 0]
 
 

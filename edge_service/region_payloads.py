@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Annotated, NamedTuple
@@ -14,7 +14,7 @@ import msgspec
 
 from tandem.bundle import LEVELS, Bundle, Component, Listed, Story
 from tandem.offer import Live
-from tandem.release import entry_digest
+from tandem.release import entry_digest, entry_hash
 
 FORMAT = 2
 """Of what lies in lists and bodies. A reader refuses any other: the release has to be published again."""
@@ -217,6 +217,16 @@ def _sum(text: str) -> int:
 def digest_of(kind: bytes, field: bytes, value: bytes) -> int:
     """64 bits over one entry. Free of the release's id and the bucket: the same content has the same checksum."""
     return entry_digest(kind + b":" + field, value)
+
+
+def digest_of_all(kind: bytes, fields: Iterable[bytes], values: Iterable[bytes]) -> int:
+    """The sum of `digest_of` every entry, in half the time."""
+    begun, digests = entry_hash(kind + b":"), []
+    for field, value in zip(fields, values, strict=True):
+        hashed = begun.copy()
+        hashed.update(field + b"\0" + value)
+        digests.append(hashed.digest())
+    return sum(struct.unpack(f">{len(digests)}Q", b"".join(digests)))
 
 
 def live_of(words: bytes) -> Live:

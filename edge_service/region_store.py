@@ -34,6 +34,7 @@ from edge_service.region_payloads import (
     decode_meta,
     delta_arguments,
     digest_of,
+    digest_of_all,
     encode,
     encode_body,
     encode_buckets,
@@ -217,7 +218,7 @@ class RegionStore:
         count = digest = 0
         for entries in self._hashes(release_id, template, hashes):
             count += len(entries)
-            digest += sum(digest_of(kind, field, value) for field, value in entries.items())
+            digest += digest_of_all(kind, entries, entries.values())
         return count, digest
 
     def _hashes(self, release_id: str, template: str, hashes: int) -> Iterator[dict[bytes, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from sys import intern
@@ -15,7 +16,7 @@ from edge_service.region_payloads import (
     body_field,
     decode_body,
     decode_list,
-    digest_of,
+    digest_of_all,
     list_field,
 )
 from edge_service.region_reader import Pairs, RegionReader
@@ -125,6 +126,7 @@ class CurrentRelease:
         if self.release is None or self.release.meta.release_id != pointed:
             before, self.release = self.release, await self._whole(pointed)
             self._backup = before
+            gc.freeze()  # else each search for garbage goes through all that a release holds
             self._log.info("release", region=self._reader.region.name, release=pointed)
         else:
             await self._hold_backup()
@@ -173,5 +175,5 @@ async def _collect(chunks: AsyncIterator[Pairs], kind: bytes) -> tuple[dict[byte
     async for pairs in chunks:
         fields, values = pairs[::2], pairs[1::2]
         entries.update(zip(fields, values, strict=True))
-        digest += sum([digest_of(kind, field, value) for field, value in zip(fields, values, strict=True)])
+        digest += digest_of_all(kind, fields, values)
     return entries, digest

@@ -26,12 +26,14 @@ class Moment:
     The same moment serves all answers until something comes in, or a second is over.
     """
 
-    __slots__ = ("_state", "now", "number", "products", "release", "told", "until")
+    __slots__ = ("_state", "basis", "now", "number", "products", "release", "told", "until")
 
     def __init__(self, number: int, release: Release, live: LiveState, told: Told, now: float) -> None:
         self.number = number
         """Grows from moment to moment."""
         self.release, self.products, self.told, self.now = release, live.products, told, now
+        self.basis = live.products.generation, told.freshness.discounts, told.freshness.prices
+        """Where it is another one, everything has to be priced anew."""
         self.until = min(told.until, now + LASTS_SECONDS)
         self._state = live.products.version, live.ages, live.connected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from tandem import regions as regions_file
 from tandem.regions import Region
 from tandem.settings import Settings
 
+GARBAGE_AFTER = 50_000
+"""Objects made and not ended before cycles are looked for: only errors make them here, and to look takes long."""
 STOP_SECONDS = 10
 """What a worker may take to finish the requests it has; then it is ended."""
 HEADER_SECONDS = 5
@@ -90,4 +93,5 @@ def serve(
 
 def load(settings: Settings, regions: list[Region]) -> HotRoutes:
     """The app of one worker process."""
+    gc.set_threshold(GARBAGE_AFTER, 20, 100)
     return create_app(settings, regions)

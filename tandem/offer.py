@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -68,7 +68,9 @@ def price(
     if chosen is None:
         return None
     alone = [unit_price * part.quantity for part, _, _, unit_price, _ in chosen]
-    parts = _parts(alone, chosen, bundle.discount_bps) if with_discount and bundle.discount_bps > 0 else alone
+    parts = alone
+    if with_discount and bundle.discount_bps > 0:
+        parts = _parts(alone, [floor * part.quantity for part, _, floor, _, _ in chosen], bundle.discount_bps)
     list_total, offer_total = sum(alone), sum(parts)
     return Offer(
         bundle.id,
@@ -86,26 +88,47 @@ def price(
 
 
 class Part(NamedTuple):
-    """One component of an offer without substitutes and without a cart."""
+    """What the price of one component follows from, where nothing stands in for it."""
 
     sku: str
     quantity: int
-    unit_price: int
+    floor: int
 
 
-def restocked(parts: Iterable[Part], live_of: LiveOf) -> int | None:
-    """What `sellable` is now, where nothing else of the offer has changed; None: it has to be priced anew."""
-    sellable: int | None = None
-    for sku, quantity, unit_price in parts:
-        live = live_of(sku)
-        if live is None or live.unit_price != unit_price:
+class Plain(NamedTuple):
+    """An offer in which nothing stands in, in the order of the bundle's components. Minor units."""
+
+    unit_prices: list[int]
+    offer_prices: list[int]
+    list_total: int
+    offer_total: int
+    sellable: int
+
+
+def parts_of(bundle: Bundle) -> tuple[Part, ...]:
+    return tuple([Part(part.sku, part.quantity, part.floor or 0) for part in bundle.components])
+
+
+def plain_price(parts: Sequence[Part], now_of: Callable[[str], tuple[int, int]], discount_bps: int) -> Plain | None:
+    """What `price` says without a cart where every component can be sold itself; None where one can't.
+
+    `now_of` a SKU gives its stock and its unit price, below zero where it has none.
+    """
+    unit_prices, alone, sellable = [], [], -1
+    for sku, quantity, floor in parts:
+        stock, unit_price = now_of(sku)
+        left = stock // quantity
+        if left < 1 or unit_price < 1 or unit_price < floor:
             return None
-        left = (live.stock or 0) // quantity
-        if left < 1:
-            return None
-        if sellable is None or left < sellable:
+        if left < sellable or sellable < 0:
             sellable = left
-    return sellable
+        unit_prices.append(unit_price)
+        alone.append(unit_price * quantity)
+    list_total = sum(alone)
+    if not discount_bps:
+        return Plain(unit_prices, alone, list_total, list_total, sellable)
+    shares = _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
+    return Plain(unit_prices, shares, list_total, sum(shares), sellable)
 
 
 Chosen = tuple[Component, str, int, int, int]
@@ -155,10 +178,10 @@ def _sellable(
     return (component, sku, floor, unit_price, available) if available >= component.quantity else None
 
 
-def _parts(alone: list[int], chosen: list[Chosen], discount_bps: int) -> list[int]:
-    """Offer price of each component, none below its floor or above its price alone.
+def _parts(alone: Sequence[int], lowest: Sequence[int], discount_bps: int) -> list[int]:
+    """Offer price of each component, none below its lowest or above its price alone.
 
     What a floor keeps back is not taken from the other components: a discount only ever shrinks.
     """
     wanted = allocate(discounted(sum(alone), discount_bps), alone)
-    return [max(share, floor * part.quantity) for share, (part, _, floor, _, _) in zip(wanted, chosen, strict=True)]
+    return [share if share > least else least for share, least in zip(wanted, lowest, strict=True)]

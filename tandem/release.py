@@ -70,7 +70,12 @@ def release_id(as_of: date, inputs: Mapping[str, int], config_digest: str) -> st
 
 def entry_digest(key: bytes, value: bytes) -> int:
     """64 bits over one stored entry; `checksum` adds them up."""
-    return int.from_bytes(hashlib.blake2b(key + b"\0" + value, digest_size=8).digest(), "big")
+    return int.from_bytes(entry_hash(key + b"\0" + value).digest(), "big")
+
+
+def entry_hash(begin: bytes) -> hashlib.blake2b:
+    """What `entry_digest` is made with, fed with the beginning of key, zero byte and value."""
+    return hashlib.blake2b(begin, digest_size=8)
 
 
 def checksum(digests: Iterable[int]) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.bundle import Bundle, Component, Substitute
-from tandem.offer import Live, Offer, Part, price, restocked
+from tandem.offer import Live, Offer, parts_of, plain_price, price
 
 SKUS = ["a", "b", "c", "d", "e", "f", "g"]
 floors = st.none() | st.integers(0, 60)
@@ -138,20 +138,43 @@ def test_whatever_is_offered_holds_the_rules_that_never_break(
         assert cart.get(part.sku, 0) + offer.sellable * part.quantity <= stock
 
 
-@settings(max_examples=300, deadline=None)
-@given(bundles(), lives, lives)
-def test_an_offer_of_which_stock_alone_changed_is_told_as_if_priced_anew(
-    bundle: Bundle, live: dict[str, Live], later: dict[str, Live]
+def now_of(live: dict[str, Live]) -> Callable[[str], tuple[int, int]]:
+    """Stock and unit price, -1 where there is none."""
+
+    def now(sku: str) -> tuple[int, int]:
+        known = live.get(sku, Live(None, None))
+        unit_price = today(known)
+        return -1 if known.stock is None else known.stock, -1 if unit_price is None else unit_price
+
+    return now
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(bundles(), lives, st.booleans())
+def test_where_nothing_stands_in_the_short_way_says_the_same(
+    bundle: Bundle, live: dict[str, Live], discount: bool
 ) -> None:
-    offer = price(bundle, live.get)
-    if offer is None or any(part.substituted_for for part in offer.components):
+    plain = plain_price(parts_of(bundle), now_of(live), bundle.discount_bps if discount else 0)
+    offer = price(bundle, live.get, with_discount=discount)
+    if plain is None:
+        assert offer is None or any(part.substituted_for for part in offer.components)
         return
-    for stocks_alone in (True, False):
-        now = {sku: msgspec.structs.replace(live[sku], stock=each.stock) for sku, each in later.items() if sku in live}
-        now = live | now if stocks_alone else later
-        sellable = restocked([Part(c.sku, c.quantity, c.unit_price) for c in offer.components], now.get)
-        if sellable is not None:
-            assert price(bundle, now.get) == msgspec.structs.replace(offer, sellable=sellable)
+    assert offer is not None
+    assert [part.substituted_for for part in offer.components] == [None] * len(bundle.components)
+    assert plain.unit_prices == [part.unit_price for part in offer.components]
+    assert plain.offer_prices == [part.offer_price for part in offer.components]
+    assert (plain.list_total, plain.offer_total, plain.sellable) == (
+        offer.list_total, offer.offer_total, offer.sellable,
+    )  # fmt: skip
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(bundles(), lives, carts, excludes)
+def test_no_cart_and_no_exclusion_makes_sellable_what_is_not(
+    bundle: Bundle, live: dict[str, Live], cart: dict[str, int], exclude: frozenset[str]
+) -> None:
+    if price(bundle, live.get, cart=cart, exclude=exclude) is not None:
+        assert price(bundle, live.get) is not None
 
 
 PAIR = Bundle("pair", (Component("a", 1), Component("b", 2)), 1_000, 10, 2.0)
