@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -65,46 +63,34 @@ SKUS = [row.sku for row in PRODUCTS]
 class Shop:
     """An edge that is asked over HTTP, and what it should know."""
 
-    def __init__(self, portal: BlockingPortal, client: httpx.AsyncClient, clock: Clock) -> None:
-        self._portal, self._client, self._clock = portal, client, clock
+    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient, clock: Clock) -> None:
+        self._runner, self._client, self._clock = runner, client, clock
         self.live = {row.sku: Live(row.stock, row.list_price, row.sale_price) for row in PRODUCTS}
 
     def tell(self, sku: str, values: Mapping[str, int | None]) -> None:
-        async def told() -> None:
-            await tell(self._client, self._clock, sku, **values)
-
-        self._portal.call(told)
+        self._runner.run(tell(self._client, self._clock, sku, **values))
         fields = {name: getattr(self.live[sku], name) for name in ("stock", "list_price", "sale_price")}
         self.live[sku] = Live(**(fields | dict(values)))
 
     def get(self, path: str) -> httpx.Response:
-        return self._portal.call(self._client.get, path)
+        return self._runner.run(self._client.get(path))
 
     def post(self, path: str, body: Any) -> Any:
-        async def posted() -> Any:
-            return (await self._client.post(path, json=body)).json()
-
-        return self._portal.call(posted)
-
-
-@contextmanager
-def opened(portal: BlockingPortal, home: Path, url: str) -> Iterator[Shop]:
-    region, clock = region_at(url), Clock()
-    with RegionStore(region) as store:
-        store.seed_live(PRODUCTS, now(clock))
-        publish(store, "r1", list(HELD.values()), RANKED)
-    made = client_of(create_app(settings(home), [region], clock=clock))
-    with portal.wrap_async_context_manager(made) as client:
-        portal.call(ready, client)
-        yield Shop(portal, client, clock)
+        return self._runner.run(self._client.post(path, json=body)).json()
 
 
 @pytest.fixture(scope="module")
 def shop(shared_redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with start_blocking_portal() as portal:
-        url = shared_redis.url.removesuffix("0") + "4"
-        with opened(portal, tmp_path_factory.mktemp("home"), url) as shop:
-            yield shop
+    region, clock = region_at(shared_redis.url.removesuffix("0") + "4"), Clock()
+    with RegionStore(region) as store:
+        store.seed_live(PRODUCTS, now(clock))
+        publish(store, "r1", list(HELD.values()), RANKED)
+    with asyncio.Runner() as runner:
+        made = client_of(create_app(settings(tmp_path_factory.mktemp("home")), [region], clock=clock))
+        client = runner.run(made.__aenter__())
+        runner.run(ready(client))
+        yield Shop(runner, client, clock)
+        runner.run(made.__aexit__(None, None, None))
 
 
 def expected(shop: Shop, segment: str, anchor: str, limit: int, **more: Any) -> list[tuple[Listed, Offer]]:
@@ -239,4 +225,4 @@ def test_a_product_with_a_percent_sign_or_a_quote_in_its_name_is_told_as_it_is(
             answer = await client.post("/v1/north/offers", json={"skus": [odd[0]]})
             return answer.json()["bundles"][0]["components"]
 
-    assert [each["sku"] for each in anyio.run(told)] == odd
+    assert [each["sku"] for each in asyncio.run(told())] == odd
