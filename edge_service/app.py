@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from edge_service import bundle_routes, feed_routes, observe, openapi, operate_routes, problems
+from edge_service import bundle_routes, docs_page, feed_routes, observe, openapi, operate_routes, problems
 from edge_service.edge import Edge
 from edge_service.hot_routes import HotRoutes
 from edge_service.live import Clock
@@ -27,9 +27,11 @@ def create_app(settings: Settings, regions: Sequence[Region], *, clock: Clock = 
         description="Bundles priced against live stock and live prices. Money in minor units, times in RFC 3339, UTC.",
         lifespan=lambda _: edge.running(),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.edge = edge
-    for routes in (bundle_routes, feed_routes, operate_routes):
+    for routes in (bundle_routes, feed_routes, operate_routes, docs_page):
         app.include_router(routes.router)
     problems.install(app)
     openapi.install(app)

@@ -103,7 +103,7 @@ class HotRoutes:
             return self._queries[text]
         if len(self._queries) >= QUERIES_KEPT:
             self._queries = {b"": self._queries[b""]}
-        self._queries[text] = found = _read(text)
+        self._queries[text] = found = read_query(text)
         return found
 
     async def _offers(self, scope: Scope, receive: Receive) -> Reply | None:
@@ -139,7 +139,7 @@ class HotRoutes:
         return told.raw
 
 
-def _read(text: bytes) -> Query | None:
+def read_query(text: bytes) -> Query | None:
     if len(text) > 1_000:
         return None
     pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True)

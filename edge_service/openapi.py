@@ -140,7 +140,7 @@ def install(app: FastAPI) -> None:
             schemas.update(components)
             made["components"]["securitySchemes"] = SECURITY
             for route in app.routes:
-                if isinstance(route, APIRoute):
+                if isinstance(route, APIRoute) and route.include_in_schema:
                     for method in route.methods:
                         _complete(made["paths"][route.path_format][method.lower()], _scope(route))
             app.openapi_schema = made

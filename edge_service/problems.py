@@ -52,7 +52,7 @@ class Problem(Exception):
             # about:blank is written out: a reader of the answer should not have to know the default
             msgspec.json.encode({"type": self.type, **msgspec.to_builtins(body)}),
             self.status,
-            {"Cache-Control": "no-store", **self.headers},
+            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **self.headers},
             MEDIA_TYPE,
         )
 

@@ -152,7 +152,7 @@ def test_an_unknown_region_is_said_in_one_line(configured: Path) -> None:
 
 
 def test_told_to_stop_it_says_so_before_it_stops(configured: Path) -> None:
-    with serving(configured, "--region", "north", drain_seconds=2) as (server, client):
+    with serving(configured, "--region", "north", drain_seconds=1) as (server, client):
         server.process.terminate()
         while (told := client.get("/readyz")).status_code == 200:
             time.sleep(0.01)
