@@ -81,17 +81,21 @@ def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standin
 
 def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -> tuple[list[Listed], list[Listed]]:
     """The places whose bundle the cart holds whole, and the others."""
-    there = frozenset(cart)
     whole: list[Listed] = []
     others: list[Listed] = []
     for place in ranked:
-        held = place.skus <= there and _held(moment.release.bundle(place.bundle_id), cart)
-        (whole if held else others).append(place.listed)
+        for sku in place.others:
+            if sku not in cart:
+                others.append(place.listed)
+                break
+        else:
+            held = _held(moment.release.bundle(place.bundle_id), cart)
+            (whole if held else others).append(place.listed)
     return whole, others
 
 
 def _held(bundle: Bundle | None, cart: Mapping[str, int]) -> bool:
-    return bundle is not None and all(cart[part.sku] >= part.quantity for part in bundle.components)
+    return bundle is not None and all(cart.get(part.sku, 0) >= part.quantity for part in bundle.components)
 
 
 class Priced(NamedTuple):

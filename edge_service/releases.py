@@ -31,9 +31,9 @@ RETRY_SECONDS = 5.0
 """Pause before a release that could not be loaded whole is tried again."""
 
 
-DECODED_BYTES = 64 * 1024 * 1024
+DECODED_BYTES = 128 * 1024 * 1024
 """What decoded lists may take, about."""
-LIST_BYTES, PLACE_BYTES = 600, 620
+LIST_BYTES, PLACE_BYTES = 600, 450
 """What a decoded list takes, about, and each of its places."""
 
 
@@ -50,8 +50,8 @@ class Standing(NamedTuple):
     bundle_id: str
     anchor: str
     listed: Listed
-    skus: frozenset[str]
-    """The products of the bundle."""
+    others: tuple[str, ...]
+    """The products of the bundle beside the anchor."""
 
 
 class _Standings(NamedTuple):
@@ -82,8 +82,9 @@ class Release:
 
     def _standing(self, anchor: str, rank: int, listed: Listed) -> Standing:
         bundle = self.bundle(listed.bundle_id)
-        skus = frozenset() if bundle is None else frozenset([intern(part.sku) for part in bundle.components])
-        return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, skus)
+        parts = () if bundle is None else bundle.components
+        others = tuple([intern(part.sku) for part in parts if part.sku != anchor])
+        return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, others)
 
     def bundle(self, bundle_id: str) -> Bundle | None:
         """The bundle; None where the release has none of that id, or it is no id at all."""

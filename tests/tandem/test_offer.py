@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem.bundle import Bundle, Component, Substitute
+from tandem.money import EXPONENTS, minor_units
 from tandem.offer import Live, Offer, parts_of, plain_price, price
 
 SKUS = ["a", "b", "c", "d", "e", "f", "g"]
@@ -175,6 +176,24 @@ def test_no_cart_and_no_exclusion_makes_sellable_what_is_not(
 ) -> None:
     if price(bundle, live.get, cart=cart, exclude=exclude) is not None:
         assert price(bundle, live.get) is not None
+
+
+prices = st.lists(st.integers(1, 99_999), min_size=2, max_size=4)
+
+
+@given(st.sampled_from(["JPY", "USD", "KWD"]), prices, st.integers(1, 9_999))
+def test_an_offer_adds_up_as_a_shop_writes_it_in_any_currency(currency: str, amounts: list[int], bps: int) -> None:
+    places = EXPONENTS[currency]
+    shelf = [Decimal(amount).scaleb(-places) for amount in amounts]
+    names = SKUS[: len(shelf)]
+    units = {sku: Live(9, minor_units(str(written), currency)) for sku, written in zip(names, shelf, strict=True)}
+    offer = price(Bundle("id", tuple(Component(sku) for sku in names), bps, 10, 2.0), units.get)
+    assert offer is not None
+    parts = [Decimal(part.offer_price).scaleb(-places) for part in offer.components]
+    total = Decimal(offer.offer_total).scaleb(-places)
+    assert sum(parts) == total
+    assert Decimal(offer.list_total).scaleb(-places) == sum(shelf)
+    assert abs(total - sum(shelf) * (10_000 - bps) / 10_000) <= Decimal("0.5").scaleb(-places)
 
 
 PAIR = Bundle("pair", (Component("a", 1), Component("b", 2)), 1_000, 10, 2.0)
