@@ -11,10 +11,10 @@ import msgspec
 
 from edge_service import questions
 from edge_service.kept import Kept
-from edge_service.kept_bundles import NEVER, QUOTE, KeptBundle, front_of
+from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle, front_of
 from edge_service.live_table import LiveTable
 from edge_service.offering import EMPTY, Promise, Signing, apart, first, matched, merged, missing, priced, promise_of
-from edge_service.releases import Release
+from edge_service.releases import Release, Standing
 from edge_service.served import Moment
 from tandem.bundle import Listed, Story
 from tandem.quote import nonce
@@ -114,14 +114,14 @@ class BundlesAnswer:
             return place if sold else None
 
         shown = first(self._places, now, question.limit)
-        level = matched(shown, [place.listed for place in self._places])
+        level = matched(shown, self._places)
         if looks != self._looks:
             self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._texts = []
         for place in shown:
-            self._texts += (place.kept.front, place.evidence, place.kept.quote, b",")
+            self._texts += (place.kept.front, EVIDENCE, place.evidence, place.kept.quote, b",")
         self._texts[-1:] = [b"]}"]
         told = b"".join((self._head, b"%d" % self._until, *[place.kept.tag for place in shown]))
         self._etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
@@ -155,10 +155,9 @@ class BundlesBook:
     def made(self, moment: Moment, key: Key, question: Question) -> BundlesAnswer:
         """The answer to `question`, kept under `key`. Raises a 404 problem where no product can be called so."""
         questions.check_sku(question.sku)
-        listed = [each.listed for each in moment.release.ranked(question.segment, question.sku)]
-        found = BundlesAnswer(
-            question, list(filter(None, [self._place(moment, question.segment, each) for each in listed]))
-        )
+        ranked = moment.release.ranked(question.segment, question.sku)
+        places = [self._place(moment, question.segment, each) for each in ranked]
+        found = BundlesAnswer(question, list(filter(None, places)))
         found.at(moment, self._signing)
         self._kept.put(key, found)
         return found
@@ -186,9 +185,9 @@ class BundlesBook:
             self._bundles.put(key, found)
         return found
 
-    def _place(self, moment: Moment, segment: str, listed: Listed) -> _Place | None:
-        kept = self.bundle(moment, segment, listed)
-        return None if kept is None else _Place(listed, kept, kept.evidence(listed))
+    def _place(self, moment: Moment, segment: str, place: Standing) -> _Place | None:
+        kept = self.bundle(moment, segment, place.listed)
+        return None if kept is None else _Place(place.listed, kept, place.evidence)
 
     def quote(self, bundle_id: str, promise: Promise, moment: Moment, segment: str) -> bytes:
         """The end of an offer's text, with a quote of its asker's own."""
@@ -213,9 +212,9 @@ class _Shown(NamedTuple):
     """A bundle shown for a cart."""
 
     listed: Listed
-    kept: KeptBundle
     content: str
     front: bytes
+    evidence: bytes
     promise: Promise
 
 
@@ -235,40 +234,39 @@ class OffersAnswer:
         level = matched(shown, others)
         self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [b'%b,"missing":%b}' % (self._text(each), self._missing(each)) for each in shown]
+        self._bundles = [b'%b,"missing":%b}' % (self._text(each), missing(each.promise, self._cart)) for each in shown]
         self._complete = [self._text(each) + b"}" for each in complete]
 
-    def _beside_the_cart(self, listed: Listed) -> _Shown | None:
-        kept = self._book.bundle(self._moment, self._segment, listed)
+    def _beside_the_cart(self, place: Standing) -> _Shown | None:
+        kept = self._book.bundle(self._moment, self._segment, place.listed)
         if kept is None or not kept.at(self._moment):  # a cart never makes sellable what is not
             return None
         front = kept.beside(self._cart, self._exclude, self._moment)
         if front is not None:
-            return _Shown(listed, kept, kept.content, front, kept.promise)
+            return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
         get = self._moment.products.get
-        here = priced(self._moment, listed, get, cart=self._cart, exclude=self._exclude)
+        here = priced(self._moment, place.listed, get, cart=self._cart, exclude=self._exclude)
         if here is None:
             return None
         front = front_of(here, self._moment.release.meta.currency)
-        return _Shown(listed, kept, here.content, front, promise_of(here.offer))
+        return _Shown(place.listed, here.content, front, place.evidence, promise_of(here.offer))
 
-    def _as_it_is(self, listed: Listed) -> _Shown | None:
+    def _as_it_is(self, place: Standing) -> _Shown | None:
         """Without anything standing in: what a cart holds whole is priced so."""
-        kept = self._book.bundle(self._moment, self._segment, listed)
+        kept = self._book.bundle(self._moment, self._segment, place.listed)
         if kept is None or not kept.at(self._moment):
             return None
         front = kept.beside(EMPTY, self._exclude, self._moment)
-        return None if front is None else _Shown(listed, kept, kept.content, front, kept.promise)
+        if front is None:
+            return None
+        return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
 
     def _text(self, shown: _Shown) -> bytes:
         """Without its closing brace."""
         quote = UNQUOTED
         if self._quotes:
             quote = self._book.quote(shown.listed.bundle_id, shown.promise, self._moment, self._segment)
-        return shown.front + shown.kept.evidence(shown.listed) + quote
-
-    def _missing(self, shown: _Shown) -> bytes:
-        return _encode(missing(shown.promise, self._cart))
+        return b"".join((shown.front, EVIDENCE, shown.evidence, quote))
 
     def body(self) -> bytes:
         """JSON, of the shape answers.OffersAnswer."""

@@ -9,7 +9,6 @@ from sys import intern
 
 import msgspec
 
-from edge_service.answers import Evidence
 from edge_service.live_table import LiveTable, mark_of
 from edge_service.offering import Priced, Promise, Signing, offered, priced, promise_of
 from edge_service.served import Moment
@@ -31,14 +30,13 @@ class KeptBundle:
 
     __slots__ = (
         "_basis", "_discount_bps", "_listed", "_own_marks", "_parts", "_segment", "_sellable", "_signing", "_template",
-        "_told", "_until", "_version", "content", "front", "marks", "promise", "quote", "tag",
+        "_until", "_version", "content", "front", "marks", "promise", "quote", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
     def __init__(self, bundle: Bundle, listed: Listed, currency: str, segment: str, signing: Signing) -> None:
         self._listed, self._segment, self._signing = listed, segment, signing
         self._discount_bps = bundle.discount_bps
-        self._told = bundle.orders_together, bundle.lift
         self._parts = tuple([part._replace(sku=intern(part.sku)) for part in parts_of(bundle)])
         self._template = _template(bundle, currency)
         self._own_marks = self.marks = tuple([mark_of(part.sku) for part in self._parts])
@@ -52,11 +50,6 @@ class KeptBundle:
         self.content = ""
         """What it is, with its substitutes in place; empty: it can't be sold now."""
         self.front = self.quote = self.tag = b""
-
-    def evidence(self, listed: Listed) -> bytes:
-        """What a listing says of it, from EVIDENCE on."""
-        orders_together, lift = self._told
-        return EVIDENCE + _encode(Evidence(orders_together, listed.confidence, lift))
 
     def at(self, moment: Moment) -> bool:
         """Bring it up to date; gives whether it can be sold."""

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
-from edge_service.answers import Evidence, Missing, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
+import msgspec
+
+from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
 from edge_service.region_payloads import ReleaseMeta
 from edge_service.releases import Standing
 from edge_service.served import Moment
@@ -14,6 +16,8 @@ from tandem.bundle import Bundle, Listed, bundle_id
 from tandem.offer import LiveOf, Offer, price
 from tandem.quote import Quote, QuotedComponent, Signer
 from tandem.segments import ALL
+
+_encode = msgspec.json.Encoder().encode
 
 EMPTY: Mapping[str, int] = MappingProxyType({})
 Promise = tuple[tuple[str, int, int], ...]
@@ -79,18 +83,18 @@ def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standin
     return list(best.values())
 
 
-def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -> tuple[list[Listed], list[Listed]]:
+def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -> tuple[list[Standing], list[Standing]]:
     """The places whose bundle the cart holds whole, and the others."""
-    whole: list[Listed] = []
-    others: list[Listed] = []
+    whole: list[Standing] = []
+    others: list[Standing] = []
     for place in ranked:
         for sku in place.others:
             if sku not in cart:
-                others.append(place.listed)
+                others.append(place)
                 break
         else:
             held = _held(moment.release.bundle(place.bundle_id), cart)
-            (whole if held else others).append(place.listed)
+            (whole if held else others).append(place)
     return whole, others
 
 
@@ -133,11 +137,16 @@ def _content(offer: Offer) -> str:
     return bundle_id((part.sku, part.quantity) for part in offer.components)
 
 
-class Shown(Protocol):
-    """What `first` and `matched` look at."""
+class Listing(Protocol):
+    """Something at a place in a list."""
 
     @property
     def listed(self) -> Listed: ...
+
+
+class Shown(Listing, Protocol):
+    """What `first` looks at."""
+
     @property
     def content(self) -> str: ...
 
@@ -160,21 +169,25 @@ def first(places: Iterable[Place], priced_at: Callable[[Place], Found | None], l
     return found
 
 
-def matched(shown: Sequence[Shown], ranked: Sequence[Listed]) -> str:
+def matched(shown: Sequence[Shown], ranked: Sequence[Listing]) -> str:
     """Where the evidence of the first bundle shown comes from; where none can be shown, of the first in the list."""
     if shown:
         return shown[0].listed.matched
-    return ranked[0].matched if ranked else "none"
+    return ranked[0].listed.matched if ranked else "none"
 
 
 def promise_of(offer: Offer) -> Promise:
     return tuple([(part.sku, part.quantity, part.offer_price) for part in offer.components])
 
 
-def missing(promise: Promise, cart: Mapping[str, int]) -> list[Missing]:
-    """What the cart lacks of an offer."""
-    lacking = [(sku, quantity - cart.get(sku, 0)) for sku, quantity, _ in promise]
-    return [Missing(sku, quantity) for sku, quantity in lacking if quantity > 0]
+def missing(promise: Promise, cart: Mapping[str, int]) -> bytes:
+    """What the cart lacks of an offer: JSON, a list of the shape answers.Missing."""
+    lacking = []
+    for sku, quantity, _ in promise:
+        short = quantity - cart.get(sku, 0)
+        if short > 0:
+            lacking.append(b'{"sku":%b,"quantity":%d}' % (_encode(sku), short))
+    return b"[%b]" % b",".join(lacking)
 
 
 def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBundle:

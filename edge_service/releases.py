@@ -9,6 +9,9 @@ from contextlib import suppress
 from sys import intern
 from typing import Any, NamedTuple
 
+import msgspec
+
+from edge_service.answers import Evidence
 from edge_service.kept import Kept
 from edge_service.region_payloads import (
     FORMAT,
@@ -31,9 +34,11 @@ RETRY_SECONDS = 5.0
 """Pause before a release that could not be loaded whole is tried again."""
 
 
+_encode = msgspec.json.Encoder().encode
+
 DECODED_BYTES = 128 * 1024 * 1024
 """What decoded lists may take, about."""
-LIST_BYTES, PLACE_BYTES = 600, 450
+LIST_BYTES, PLACE_BYTES = 600, 560
 """What a decoded list takes, about, and each of its places."""
 
 
@@ -52,6 +57,8 @@ class Standing(NamedTuple):
     listed: Listed
     others: tuple[str, ...]
     """The products of the bundle beside the anchor."""
+    evidence: bytes
+    """As an answer tells it: JSON of the shape answers.Evidence."""
 
 
 class _Standings(NamedTuple):
@@ -82,9 +89,12 @@ class Release:
 
     def _standing(self, anchor: str, rank: int, listed: Listed) -> Standing:
         bundle = self.bundle(listed.bundle_id)
-        parts = () if bundle is None else bundle.components
-        others = tuple([intern(part.sku) for part in parts if part.sku != anchor])
-        return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, others)
+        if bundle is None:
+            return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, (), b"")
+        told = listed.tell(bundle)
+        others = tuple([intern(part.sku) for part in bundle.components if part.sku != anchor])
+        evidence = _encode(Evidence(told.orders_together, listed.confidence, told.lift))
+        return Standing(-listed.confidence, rank, listed.bundle_id, anchor, listed, others, evidence)
 
     def bundle(self, bundle_id: str) -> Bundle | None:
         """The bundle; None where the release has none of that id, or it is no id at all."""
