@@ -38,7 +38,7 @@ SAMPLED_ORDERS = 400_000
 """Orders that the trees are learned from; of more, whole customers are drawn by a hash."""
 CHANGED_SHARE = 0.05
 PRODUCTS_PER_BLOCK = 100_000
-CODE = "2"
+CODE = "3"
 """Changed whenever the same inputs would give another model."""
 BPS = 10_000
 NEED = ["sku", "substitute", "apart"]

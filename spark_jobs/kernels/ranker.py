@@ -24,6 +24,7 @@ from spark_jobs.kernels.protocol import POPULAR as POPULAR_PRODUCTS
 from spark_jobs.kernels.protocol import (
     Mask,
     Orders,
+    Trial,
     first_asked_day,
     popular,
     trial_of,
@@ -32,8 +33,12 @@ from spark_jobs.kernels.threads import THREADS
 
 Floats = NDArray[np.float64]
 
-USED = tuple(place for place, name in enumerate(NAMES) if name not in ("together", "smoothed"))
-"""Columns that the trees see: bare counts grow with the orders learned from, and the mix is where they start."""
+NOT_USED = ("together", "smoothed", "popularity", "recent_popularity")
+USED = tuple(place for place, name in enumerate(NAMES) if name not in NOT_USED)
+"""Columns that the trees see: bare counts grow with the orders learned from, the mix is where they start, and
+popularity tells the best sold products apart, of which trees learn what became of each and not what holds for all."""
+STEADY, LEAN_STEADY = 1.65, 50.0
+"""A product that sells so many times as often as before, or as seldom (leaning on so many orders), teaches nothing."""
 TRAINING_ROWS = 600_000
 """At most so many pairs are learned from: 14 MB of figures for every 100,000."""
 MIN_QUERIES = 2_000
@@ -88,7 +93,18 @@ def train(orders: Orders, catalogue: Catalogue, *, min_orders: int, rows: int = 
     left_out = _hash(trial.asked.customer) % LEFT_OUT == 0
     parts = [kept_in(*trial.asked[:2], row, chosen, which) for which in (~left_out, left_out)]
     with threadpool_limits(THREADS, "openmp"):  # Spark tells its workers to use one
-        return _fit(table, chosen, *parts)
+        return _fit(table, _steady(trial)[chosen] & (chosen >= 0), *parts)
+
+
+def _steady(trial: Trial) -> Mask:
+    """Shape (known products): whose share of what was sold is about the same in the orders that are asked about.
+
+    What became of one product (delisted, in season, on sale) is no rule for pairs, and trees would take it for one.
+    """
+    before, after = trial.learned.item_counts, np.bincount(trial.asked.anchor, minlength=len(trial.known))
+    expected = before * (after.sum() / max(before.sum(), 1))
+    change = (after + LEAN_STEADY) / (expected + LEAN_STEADY)
+    return (change > 1 / STEADY) & (change < STEADY)
 
 
 def _hash(number: Ints) -> NDArray[np.uint64]:
@@ -118,13 +134,13 @@ def kept_in(starts, anchor, row_of, chosen, which):  # type: ignore[no-untyped-d
 
 
 def _fit(
-    table: Singles, chosen: Ints, learned: tuple[Singles, Singles], left_out: tuple[Singles, Singles]
+    table: Singles, usable: Mask, learned: tuple[Singles, Singles], left_out: tuple[Singles, Singles]
 ) -> bytes | None:
     import xgboost
 
     def matrix(both: Singles, asked: Singles, reference: Any = None) -> Any:
-        there = (chosen >= 0) & (asked[:, None] > 0)
-        weight = np.broadcast_to(asked[:, None], chosen.shape)[there]
+        there = usable & (asked[:, None] > 0)
+        weight = np.broadcast_to(asked[:, None], usable.shape)[there]
         figures = table[there]
         return xgboost.QuantileDMatrix(
             figures[:, USED],

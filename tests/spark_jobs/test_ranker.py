@@ -11,7 +11,7 @@ from spark_jobs.kernels.protocol import Orders, Trial
 
 
 def made_shop(
-    seed: int, *, products: int = 240, needs: int = 12, orders: int = 6000, days: int = 100
+    seed: int, *, products: int = 240, needs: int = 12, orders: int = 6000, days: int = 100, staples: float = 0.15
 ) -> tuple[Orders, Catalogue]:
     """Every product serves one need; orders hold a few products of two needs that go together, and staples.
 
@@ -28,7 +28,7 @@ def made_shop(
             size = chance.integers(1, 3)
             held = chance.choice(members, size, replace=False, p=own[members] / own[members].sum())
             lines += [(order, int(item)) for item in held]
-        lines += [(order, item) for item in range(3) if chance.random() < 0.15]
+        lines += [(order, item) for item in range(3) if chance.random() < staples]
     order, item = np.array(lines).T
     customer = chance.integers(0, orders // 20, orders).astype(np.int32)
     day = np.sort(chance.integers(0, days, orders)).astype(np.int32)
@@ -66,6 +66,19 @@ def test_the_ranker_beats_the_textbook_on_later_orders(strip: bool):
     held = baselines.postings(trial.learned)
     for theirs in ("popularity", "confidence", "cosine", "lift"):
         assert gain(trial, ours, baselines.BASELINES[theirs](held)).low > 0, theirs
+
+
+def test_what_became_of_one_product_is_no_rule_for_pairs():
+    """Three staples are out of stock in just the days that trees take their targets from, and come back."""
+    orders, catalogue = made_shop(5, staples=0.5)
+    gone = (orders.day[np.repeat(np.arange(len(orders.day)), orders.sizes)] // 16 == 4) & (orders.items < 3)
+    order = np.repeat(np.arange(len(orders.day)), orders.sizes)[~gone]
+    orders = protocol.orders_of(order, orders.items[~gone], orders.customer[order], orders.day[order], orders.products)
+    cut = protocol.first_asked_day(orders.day)
+    model = ranker.train(orders.where(orders.day < cut), bare(catalogue), min_orders=10)
+    trial = protocol.trial(orders)
+    ours, untaught = (lists_of(trial, bare(catalogue), each) for each in (model, None))
+    assert gain(trial, ours, untaught).high >= 0
 
 
 def test_the_same_orders_give_the_same_model_and_the_same_lists():
