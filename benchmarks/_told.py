@@ -29,6 +29,12 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.system()}"
 
 
+def most_megabytes(process: str) -> float:
+    """The most memory that a process (its number, or `self`) has had."""
+    (line,) = [line for line in Path("/proc", process, "status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
 def table(
     rows: Sequence[Row],
     ratios: Mapping[str, float],

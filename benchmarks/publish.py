@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import redis
 
-from benchmarks import _push_latency, _switching, _told
+from benchmarks import _push_latency, _switching, _told, _uploads
 from benchmarks._told import Row
 from cdn import keys, shards
 from cdn.store import ObjectStore
@@ -35,7 +35,7 @@ from edge_service.region_payloads import Buckets, encode_list, list_field
 from edge_service.region_push import Pace
 from edge_service.region_store import LISTS, RegionStore, Staged, fenced_push
 from tandem import regions
-from tandem.bundle import AnchorList, Bundle, Component, Listed
+from tandem.bundle import AnchorList, Listed
 from tandem.regions import Region
 from tandem.settings import Settings
 
@@ -46,8 +46,6 @@ GROWTH = 11.0
 RELEASE = "20171231-0123456789ab"
 KEY = "tandem:release:{release}:list:{segment}:{anchor}"
 PIPELINE = 1_000
-EACH = 400
-"""Anchors put as an object each, for the CPU of one."""
 SHARD_ANCHORS = 2_500
 PLACES = 4
 SETTLING_SECONDS = 1.5
@@ -202,7 +200,7 @@ def _of_shards(file: Path, sizes: list[int]) -> Iterator[Iterator[AnchorList]]:
 
 def _grown(region: Region, anchors: int, file: Path, sizes: list[int], told: Any) -> None:
     with RegionStore(region) as store:
-        before = _own_memory()
+        before = _told.most_megabytes("self")
         start = time.perf_counter()
         release = f"grown-{uuid.uuid4().hex[:8]}"
         store.begin(release, Buckets.of(len(sizes), anchors, 0))
@@ -212,13 +210,7 @@ def _grown(region: Region, anchors: int, file: Path, sizes: list[int], told: Any
             raise Wrong(f"{anchors} lists do not read back")
         seconds = time.perf_counter() - start
         store.delete(release)
-    told.send((seconds, before, _own_memory()))
-
-
-def _own_memory() -> float:
-    """The most memory that this process has had, in MB."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+    told.send((seconds, before, _told.most_megabytes("self")))
 
 
 def growth(region: Region, sizes: list[int], folder: Path) -> tuple[list[Row], dict[str, float]]:
@@ -246,48 +238,12 @@ def growth(region: Region, sizes: list[int], folder: Path) -> tuple[list[Row], d
 
 
 def cdn(settings: Settings, where: regions.ObjectStore, anchors: int) -> tuple[list[Row], dict[str, float]]:
-    """The client's CPU for an anchor: an object each, and in shards; and for shards that are there already."""
-    store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
-    store.ensure_bucket()
+    """See `_uploads.measured`; in as many shards as a publish makes."""
     from spark_jobs.stage import LISTING_BYTES  # processes whose memory is measured do without Spark
 
+    store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
     count = shards.shard_count(LISTING_BYTES * PLACES * anchors)
-    bodies = _shards(count, anchors)
-    single = [shards.compressed([each.bundles]) for each in anchor_lists(EACH)]
-    each = _cpu(lambda: [store.put_immutable(f"each/{RELEASE}/{n}.json", body) for n, body in enumerate(single)])
-    files = {keys.shard_key("bench", RELEASE, number): body for number, body in enumerate(bodies)}
-    first = _cpu(lambda: store.put_release("bench", RELEASE, files))
-    written: list[int] = []
-    again = _cpu(lambda: written.append(store.put_release("bench", RELEASE, files)))
-    if written != [0]:
-        raise Wrong(f"{written[0]} shards were uploaded again")
-    store.check((key, shards.digest(body)) for key, body in files.items())
-    sizes = sorted(len(body) / 1000 for body in bodies)
-    rows = [
-        Row("an object an anchor", [1e6 * each / EACH], "µs CPU"),
-        Row(f"an anchor in one of {count} shards", [1e6 * first / anchors], "µs CPU"),
-        Row("an anchor in a shard that is there", [1e6 * again / anchors], "µs CPU"),
-        Row("shards, compressed", sizes, "kB"),
-    ]
-    return rows, {"put_each/shards": (each / EACH) / (first / anchors)}
-
-
-def _shards(count: int, anchors: int) -> list[bytes]:
-    lists: list[list[AnchorList]] = [[] for _ in range(count)]
-    for each in anchor_lists(anchors):
-        lists[keys.shard_of(each.anchor, count)].append(each)
-    made = []
-    for number, own in enumerate(lists):
-        names = {place.bundle_id for each in own for place in each.bundles}
-        bundles = {name: Bundle(name, (Component(name[:7]), Component(name[7:14])), 300, 12, 4.2) for name in names}
-        made.append(shards.shard_bytes("bench", RELEASE, number, count, {}, bundles, own))
-    return made
-
-
-def _cpu(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    return _uploads.measured(store, list(anchor_lists(anchors)), count)
 
 
 def _bulk(word: bytes) -> bytes:

@@ -6,22 +6,17 @@ floor, a cost or a margin that a bundle may carry stays behind.
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from cdn.files import File
 from cdn.keys import shard_of
 from tandem.bundle import AnchorList, Bundle, Listed
 
 TARGET_BYTES = 128_000
-"""A compressed shard: small enough for a phone, large enough that an upload is worth its request."""
-LEVEL = 9
-GZIP = 31
-"""zlib's window for a gzip frame; its header then has no name and a time of 0."""
-
+"""A shard in gzip: small enough for a phone, large enough that an upload is worth its request."""
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -37,11 +32,11 @@ class Product(msgspec.Struct, frozen=True):
 
 
 def shard_count(total_bytes: int) -> int:
-    """Shards for a release whose files have `total_bytes` compressed, so that each has about `TARGET_BYTES`."""
+    """Shards for a release whose files have `total_bytes` in gzip, so that each has about `TARGET_BYTES`."""
     return max(1, -(-total_bytes // TARGET_BYTES))
 
 
-def shard_bytes(
+def shard_file(
     region: str,
     release_id: str,
     number: int,
@@ -49,8 +44,8 @@ def shard_bytes(
     products: Mapping[str, Product],
     bundles: Mapping[str, Bundle],
     lists: Iterable[AnchorList],
-) -> bytes:
-    """Shard `number` of `count`, gzipped.
+) -> File:
+    """Shard `number` of `count`.
 
     `lists` are those of this shard's anchors, in any order; `products` and `bundles` may hold more than they name.
     A product that the catalogue does not have is left out of "products". Raises ValueError for a list of another
@@ -67,7 +62,7 @@ def shard_bytes(
         listed["id"]: bundles[listed["id"]] for by in anchors.values() for ranked in by.values() for listed in ranked
     }
     skus = {*anchors, *(sku for bundle in named.values() for sku in _skus(bundle))}
-    return compressed(
+    return _file(
         {
             "region": region,
             "release": release_id,
@@ -79,31 +74,17 @@ def shard_bytes(
     )
 
 
-def search_bytes(region: str, release_id: str, products_with_bundles: Iterable[Product]) -> bytes:
-    """All products that have bundles as `[sku, title, image]`, sorted by title then SKU, gzipped."""
+def search_file(region: str, release_id: str, products_with_bundles: Iterable[Product]) -> File:
+    """All products that have bundles as `[sku, title, image]`, sorted by title then SKU."""
     rows = sorted((product.title, product.sku, product.image) for product in products_with_bundles)
-    return compressed(
+    return _file(
         {"region": region, "release": release_id, "products": [[sku, title, image] for title, sku, image in rows]}
     )
 
 
-def compressed(content: Any) -> bytes:
-    """`content` as JSON with sorted keys, gzipped; the same content gives the same bytes."""
-    return zlib.compress(_encode(content), LEVEL, GZIP)
-
-
-def uncompressed(body: bytes) -> bytes:
-    """The JSON in a gzipped body. Raises zlib.error where it is damaged or cut short."""
-    reader = zlib.decompressobj(GZIP)
-    content = reader.decompress(body)
-    if not reader.eof:
-        raise zlib.error("the gzip frame is cut short")
-    return content
-
-
-def digest(body: bytes) -> str:
-    """SHA-256 of the uncompressed JSON: what a browser, which only sees that, can check."""
-    return hashlib.sha256(uncompressed(body)).hexdigest()
+def _file(content: dict[str, Any]) -> File:
+    """`content` as JSON with sorted keys: the same content gives the same file."""
+    return File(_encode(content))
 
 
 def _skus(bundle: Bundle) -> Iterator[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import mimetypes
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,8 @@ from botocore import exceptions as aws
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cdn import keys, manifest, shards
+from cdn import files, keys, manifest
+from cdn.files import Encoding, File
 from cdn.manifest import Manifest
 from tandem import regions
 from tandem.errors import TandemError, Unavailable
@@ -67,10 +67,7 @@ class Damaged(TandemError):
 class _Headers(NamedTuple):
     content_type: str
     cache_control: str
-    content_encoding: str | None = None
-
-
-_IMMUTABLE_JSON = _Headers(JSON, IMMUTABLE, "gzip")
+    encoding: Encoding = files.PLAIN
 
 
 class ObjectStore:
@@ -91,29 +88,47 @@ class ObjectStore:
                     raise
                 self._client.create_bucket(Bucket=self._where.bucket)
 
-    def put_immutable(self, key: str, body: bytes, *, surrogate_keys: str = "") -> bool:
-        """Write a gzipped JSON that never changes again. False where the same bytes and headers lie there already."""
-        return self._put(key, body, _IMMUTABLE_JSON, surrogate_keys)
+    def put_release(
+        self,
+        region: str,
+        release: str,
+        wanted: Mapping[str, File],
+        there: Collection[str] | None = None,
+    ) -> int:
+        """Write many files of one release by key, in each encoding, in parallel; what was cut off goes on where it was.
 
-    def put_release(self, region: str, release: str, files: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> int:
-        """Write many `key → gzipped JSON` of one release in parallel. Gives how many were not there already."""
+        `there` is what `keys_of` gave before; without it, it is asked. What is not in it is written at once, the rest
+        only where it has other content, length or headers. Gives how many objects were written.
+        """
+        there = self.keys_of(region, release) if there is None else there
         words = keys.surrogate_keys(region, release)
-        pairs = files.items() if isinstance(files, Mapping) else files
-        return sum(_each(lambda pair: self.put_immutable(*pair, surrogate_keys=words), pairs))
+
+        def put(key: str, file: File, encoding: Encoding) -> bool:
+            name = key + encoding.suffix
+            return self._put(name, file, _Headers(JSON, IMMUTABLE, encoding), words, look=name in there)
+
+        return sum(_each(put, ((*pair, encoding) for pair in wanted.items() for encoding in files.RELEASE)))
+
+    def keys_of(self, region: str, release: str) -> frozenset[str]:
+        """Keys that lie in the bucket of a release."""
+        return frozenset(key for page in self._listed(keys.release_prefix(region, release)) for key in page)
 
     def put_manifest(self, region: str, content: Manifest) -> None:
         """Point `region` to a release. Call it after `verify`: from here on shoppers read that release."""
         if content.region != region:
             raise TandemError(f"the manifest is of region {content.region}, not {region}; publish it there")
         self._put(
-            keys.manifest_key(region), manifest.encode(content), _Headers(JSON, MANIFEST), keys.surrogate_keys(region)
+            keys.manifest_key(region),
+            File(manifest.encode(content)),
+            _Headers(JSON, MANIFEST),
+            keys.surrogate_keys(region),
         )
 
     def keep_manifest(self, content: Manifest) -> None:
         """Keep the manifest beside its release's files, so that a switch to that release is one write."""
         self._put(
             keys.kept_manifest_key(content.region, content.release),
-            manifest.encode(content),
+            File(manifest.encode(content)),
             _Headers(JSON, IMMUTABLE),
             keys.surrogate_keys(content.region, content.release),
         )
@@ -140,19 +155,19 @@ class ObjectStore:
         self.check(wanted)
 
     def check(self, wanted: Iterable[tuple[str, str]]) -> None:
-        """Read files back, `key, checksum`. Raises Damaged that names the first one that is not what was written."""
-        _each(lambda pair: self._check(*pair), wanted)
+        """Read files back, `key, checksum`, in each encoding. Raises Damaged that names the first wrong one."""
+        _each(self._check, ((*pair, encoding) for pair in wanted for encoding in files.RELEASE))
 
     def put_shop(self, config: Mapping[str, Any]) -> int:
         """Upload the storefront's own files and its `config.json`. Gives how many had changed."""
-        files = [
-            (path.relative_to(SHOP_FILES).as_posix(), path) for path in sorted(SHOP_FILES.rglob("*")) if path.is_file()
-        ]
-        changed: int = sum(
-            _each(lambda file: self._put(keys.shop_key(file[0]), file[1].read_bytes(), _shop(file[1])), files)
-        )
+        found = [(path.relative_to(SHOP_FILES).as_posix(), path) for path in sorted(SHOP_FILES.rglob("*"))]
+
+        def put(name: str, path: Path) -> bool:
+            return self._put(keys.shop_key(name), File(path.read_bytes()), _shop(path))
+
+        changed: int = sum(_each(put, (pair for pair in found if pair[1].is_file())))
         body = msgspec.json.format(msgspec.json.encode(config), indent=2)
-        return changed + self._put(keys.SHOP_CONFIG, body, _Headers(JSON, SHOP))
+        return changed + self._put(keys.SHOP_CONFIG, File(body), _Headers(JSON, SHOP))
 
     def delete_release(self, region: str, release: str) -> int:
         """Remove all files of a release; gives how many. Refuses the release that the region's manifest names."""
@@ -168,29 +183,36 @@ class ObjectStore:
             gone += len(page)
         return gone
 
-    def releases(self, region: str) -> list[str]:
-        """Releases of which anything lies in the bucket, sorted."""
+    def sizes(self, region: str) -> dict[str, tuple[int, int]]:
+        """Release to the number of its files in the bucket, and their bytes."""
         prefix = f"{region}/"
-        found = {key.removeprefix(prefix).partition("/") for page in self._listed(prefix) for key in page}
-        return sorted({release for release, slash, _ in found if slash})
+        found: dict[str, tuple[int, int]] = {}
+        for key, size in (item for page in self._listed(prefix) for item in page.items()):
+            release, slash, _ = key.removeprefix(prefix).partition("/")
+            if slash:
+                files, held = found.get(release, (0, 0))
+                found[release] = files + 1, held + size
+        return found
 
-    def _check(self, key: str, sha: str) -> None:
-        body = self._get(key)
+    def _check(self, key: str, sha: str, encoding: Encoding) -> None:
+        name = key + encoding.suffix
+        body = self._get(name)
         if body is None:
-            raise Damaged(f"{self._name(key)} is missing; publish the release again")
+            raise Damaged(f"{self._name(name)} is missing; publish the release again")
         try:
-            found = shards.digest(body)
-        except zlib.error as error:
-            raise Damaged(f"{self._name(key)} is damaged ({error}); publish the release again") from error
+            found = files.sha256(encoding.unpack(body))
+        except (zlib.error, OSError) as error:
+            raise Damaged(f"{self._name(name)} is damaged ({error}); publish the release again") from error
         if found != sha:
-            raise Damaged(f"{self._name(key)} has checksum {found[:12]}, not {sha[:12]}; publish the release again")
+            raise Damaged(f"{self._name(name)} has checksum {found[:12]}, not {sha[:12]}; publish the release again")
 
-    def _put(self, key: str, body: bytes, headers: _Headers, surrogate_keys: str = "") -> bool:
-        sha = hashlib.sha256(body).hexdigest()
-        if self._has(key, len(body), sha, headers):
+    def _put(self, key: str, file: File, headers: _Headers, surrogate_keys: str = "", *, look: bool = True) -> bool:
+        """Write a file. With `look` not where it lies there already: False then."""
+        if look and self._has(key, file.sha, headers):
             return False
-        encoding = {"ContentEncoding": headers.content_encoding} if headers.content_encoding else {}
-        metadata = {"sha256": sha, **({"surrogate-key": surrogate_keys} if surrogate_keys else {})}
+        body = file.body(headers.encoding)
+        encoding = {"ContentEncoding": headers.encoding.name} if headers.encoding.name else {}
+        words = {"surrogate-key": surrogate_keys} if surrogate_keys else {}
         with self._asking(key):
             self._client.put_object(
                 Bucket=self._where.bucket,
@@ -198,12 +220,12 @@ class ObjectStore:
                 Body=body,
                 ContentType=headers.content_type,
                 CacheControl=headers.cache_control,
-                Metadata=metadata,
+                Metadata={"sha256": file.sha, "bytes": str(len(body)), **words},
                 **encoding,
             )
         return True
 
-    def _has(self, key: str, size: int, sha: str, headers: _Headers) -> bool:
+    def _has(self, key: str, sha: str, headers: _Headers) -> bool:
         with self._asking(key):
             try:
                 found = self._client.head_object(Bucket=self._where.bucket, Key=key)
@@ -211,10 +233,11 @@ class ObjectStore:
                 if _code(error) in _ABSENT:
                     return False
                 raise
-        there = _Headers(
-            found.get("ContentType", ""), found.get("CacheControl", ""), found.get("ContentEncoding") or None
-        )
-        return (found["ContentLength"], found["Metadata"].get("sha256"), there) == (size, sha, headers)
+        told = found["Metadata"]
+        there = (found.get("ContentType"), found.get("CacheControl"), found.get("ContentEncoding") or "")
+        wanted = (headers.content_type, headers.cache_control, headers.encoding.name)
+        whole = told.get("sha256") == sha and told.get("bytes") == str(found["ContentLength"])
+        return whole and there == wanted
 
     def _get(self, key: str) -> bytes | None:
         with self._asking(key):
@@ -226,13 +249,13 @@ class ObjectStore:
                 raise
         return body
 
-    def _listed(self, prefix: str) -> Iterator[list[str]]:
-        """Keys below `prefix`, a page at a time."""
+    def _listed(self, prefix: str) -> Iterator[dict[str, int]]:
+        """Keys below `prefix` and their bytes, a page at a time."""
         with self._asking(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._where.bucket, Prefix=prefix
             ):
-                if found := [item["Key"] for item in page.get("Contents", ())]:
+                if found := {item["Key"]: item["Size"] for item in page.get("Contents", ())}:
                     yield found
 
     def _name(self, key: str) -> str:
@@ -289,11 +312,11 @@ def _client(endpoint: str, access_key: str, secret_key: str, s3_region: str) -> 
     )
 
 
-def _each(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """`work` on all items, `PARALLEL` at a time, with the first error raised."""
+def _each(work: Callable[..., Any], items: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """`work(*item)` for all items, `PARALLEL` at a time, with the first error raised."""
     with ThreadPoolExecutor(PARALLEL, thread_name_prefix="cdn") as pool:
         try:
-            return list(pool.map(work, items))
+            return list(pool.map(lambda item: work(*item), items))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

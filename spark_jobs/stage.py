@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdn import keys, shards
+from cdn.files import File
 from cdn.manifest import Manifest
 from cdn.store import ObjectStore
 from edge_service.region_payloads import Buckets
@@ -177,31 +178,32 @@ def _writer(work: Work) -> Callable[[Iterator[int]], Iterator[pa.RecordBatch]]:
 def _write(work: Work, part: int, redis: RegionStore, store: ObjectStore) -> Iterator[Written]:
     """Write the shards of a part: each to Redis as soon as it is made, the files of some together."""
     region, release = work.region.name, work.release_id
+    there = store.keys_of(region, release)
     made = (_made(work, number, content, redis) for number, content in contents(work, part))
     for some in batches(made, FILES_AT_ONCE):
-        files = {keys.shard_key(region, release, each.number): (each, body) for each, body in some}
-        store.put_release(region, release, ((key, body) for key, (_, body) in files.items()))
-        store.check((key, each.sha) for key, (each, _) in files.items())
+        files = {keys.shard_key(region, release, each.number): file for each, file in some}
+        store.put_release(region, release, files, there)
+        store.check((key, file.sha) for key, file in files.items())
         yield from (each for each, _ in some)
 
 
-def _made(work: Work, number: int, content: Content, redis: RegionStore) -> tuple[Written, bytes]:
+def _made(work: Work, number: int, content: Content, redis: RegionStore) -> tuple[Written, File]:
     """A shard's file, with its lists, and the bodies whose first component is of it, in Redis."""
     own = (each for each in content.bundles.values() if _first(each, work.shard_count) == number)
     staged = redis.stage(work.release_id, own, content.lists)
-    body = shards.shard_bytes(
+    file = shards.shard_file(
         work.region.name, work.release_id, number, work.shard_count, content.products, content.bundles, content.lists
     )
     anchors = {ranked.anchor for ranked in content.lists}
     written = Written(
         number=number,
-        sha=shards.digest(body),
+        sha=file.sha,
         staged=staged,
         anchors=len(anchors),
         segments=sorted({ranked.segment for ranked in content.lists}),
         products=[content.products[sku] for sku in anchors if sku in content.products],
     )
-    return written, body
+    return written, file
 
 
 def _first(bundle: Bundle, shard_count: int) -> int:
@@ -212,9 +214,9 @@ def _told(build: RegionBuild, shard_count: int, store: ObjectStore, written: lis
     """The manifest, kept beside the files, and the last of these: the search list."""
     region, release = build.region.name, build.release_id
     sums = {each.number: each.sha for each in written}
-    search = shards.search_bytes(region, release, (product for each in written for product in each.products))
+    search = shards.search_file(region, release, (product for each in written for product in each.products))
     store.put_release(region, release, {keys.search_key(region, release): search})
-    store.check([(keys.search_key(region, release), shards.digest(search))])
+    store.check([(keys.search_key(region, release), search.sha)])
     manifest = Manifest(
         region=region,
         release=release,
@@ -224,7 +226,7 @@ def _told(build: RegionBuild, shard_count: int, store: ObjectStore, written: lis
         segments=_segments(build, {segment for each in written for segment in each.segments}),
         shard_count=shard_count,
         shards=[sums[number] for number in range(shard_count)],
-        search=shards.digest(search),
+        search=search.sha,
         anchors=sum(each.anchors for each in written),
         bundles=sum(each.staged.bundles for each in written),
     )

@@ -261,6 +261,18 @@ def vacuum(settings: settings_file.Settings, names: tuple[str, ...], days: int, 
 
 
 @main.command()
+@_region
+@click.option("--keep", type=click.IntRange(min=0), default=2, show_default=True, help="Newest retired ones to keep.")
+@click.option("--delete", is_flag=True, help="Remove what is not needed; without, only say it.")
+@click.pass_obj
+def cdn(settings: settings_file.Settings, names: tuple[str, ...], keep: int, *, delete: bool) -> None:
+    """What lies in the regions' buckets: each release, its state, files and bytes; what is not needed any more."""
+    from spark_jobs import cdn_space
+
+    cdn_space.run(settings, names, click.echo, keep=keep, delete=delete)
+
+
+@main.command()
 @click.option("--region", required=True)
 @click.option("--to", help="A backup of that region; default: the newest.")
 @click.option("--reason", default="rolled back by hand")

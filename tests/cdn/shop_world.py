@@ -172,15 +172,15 @@ class ShopWorld:
     def publish(self, region: str) -> None:
         """The release to the region's Redis, its files to the bucket, and then both pointers."""
         anchors = {ranked.anchor for ranked in LISTS}
-        bodies = [
-            shards.shard_bytes(
+        shown = [
+            shards.shard_file(
                 region, RELEASE, number, COUNT, PRODUCTS, BUNDLES,
                 [ranked for ranked in LISTS if keys.shard_of(ranked.anchor, COUNT) == number],
             )
             for number in range(COUNT)
         ]  # fmt: skip
-        search = shards.search_bytes(region, RELEASE, [PRODUCTS[sku] for sku in anchors])
-        files = {keys.shard_key(region, RELEASE, number): body for number, body in enumerate(bodies)}
+        search = shards.search_file(region, RELEASE, [PRODUCTS[sku] for sku in anchors])
+        files = {keys.shard_key(region, RELEASE, number): file for number, file in enumerate(shown)}
         made = Manifest(
             region=region,
             release=RELEASE,
@@ -189,8 +189,8 @@ class ShopWorld:
             currency="USD",
             segments=["families", "everyone"],
             shard_count=COUNT,
-            shards=[shards.digest(body) for body in bodies],
-            search=shards.digest(search),
+            shards=[file.sha for file in shown],
+            search=search.sha,
         )
         self.store.put_release(region, RELEASE, {**files, keys.search_key(region, RELEASE): search})
         self.store.verify(region, RELEASE, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cdn import keys, shards
+from cdn.files import File
 from cdn.manifest import Manifest
 from cdn.shards import Product
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
@@ -27,10 +28,10 @@ SKUS = ("beer", "crisps", "wine", "cheese", "tea", "søt/kake?#", "crisps-substi
 PRODUCTS = {sku: Product(sku, sku.title(), "Brand", "GROCERY > SNACKS", "symbols/grocery.svg") for sku in SKUS}
 
 
-def release_files(region: str, release: str, count: int = 3) -> tuple[dict[str, bytes], Manifest]:
+def release_files(region: str, release: str, count: int = 3) -> tuple[dict[str, File], Manifest]:
     """All files of the small release, and its manifest."""
-    bodies = [
-        shards.shard_bytes(
+    made = [
+        shards.shard_file(
             region,
             release,
             number,
@@ -41,8 +42,8 @@ def release_files(region: str, release: str, count: int = 3) -> tuple[dict[str, 
         )
         for number in range(count)
     ]
-    search = shards.search_bytes(region, release, [PRODUCTS[ranked.anchor] for ranked in LISTS[::2]])
-    files = {keys.shard_key(region, release, number): body for number, body in enumerate(bodies)}
+    search = shards.search_file(region, release, [PRODUCTS[ranked.anchor] for ranked in LISTS[::2]])
+    files = {keys.shard_key(region, release, number): file for number, file in enumerate(made)}
     manifest = Manifest(
         region=region,
         release=release,
@@ -51,7 +52,7 @@ def release_files(region: str, release: str, count: int = 3) -> tuple[dict[str, 
         currency="USD",
         segments=["families", "everyone"],
         shard_count=count,
-        shards=[shards.digest(body) for body in bodies],
-        search=shards.digest(search),
+        shards=[file.sha for file in made],
+        search=search.sha,
     )
     return {**files, keys.search_key(region, release): search}, manifest

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cdn import keys, shards, storefront
+from cdn import files as encodings
+from cdn import keys, storefront
+from cdn.files import BROTLI, GZIP, File
 from cdn.store import Damaged, ObjectStore
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import ObjectStore as Where
@@ -42,17 +44,31 @@ def raw(store: ObjectStore, key: str, body: bytes, encoding: str = "gzip") -> No
     )
 
 
-def test_anyone_gets_a_shard_as_it_was_written(store: ObjectStore, get: Get, region: str) -> None:
+def test_anyone_gets_a_shard_as_it_was_written_in_gzip_and_in_brotli(store: ObjectStore, get: Get, region: str) -> None:
     files, _ = release_files(region, RELEASE)
     store.put_release(region, RELEASE, files)
-    for key, body in files.items():
-        got, headers = get(key)
-        assert got == body
-        assert headers["Content-Type"] == "application/json"
-        assert headers["Content-Encoding"] == "gzip"
-        assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
-        assert headers["x-amz-meta-surrogate-key"] == f"tandem {region} {region}/{RELEASE}"
-        assert headers["ETag"]
+    for key, file in files.items():
+        for encoding, suffix in ((GZIP, ""), (BROTLI, ".br")):
+            got, headers = get(f"{key}{suffix}")
+            assert got == file.body(encoding)
+            assert encoding.unpack(got) == file.content
+            assert headers["Content-Type"] == "application/json"
+            assert headers["Content-Encoding"] == encoding.name
+            assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            assert headers["x-amz-meta-surrogate-key"] == f"tandem {region} {region}/{RELEASE}"
+
+
+def test_a_release_that_is_made_anew_has_the_same_etags(store: ObjectStore, get: Get, region: str) -> None:
+    def tags() -> dict[str, str]:
+        files, made = release_files(region, RELEASE)
+        store.put_release(region, RELEASE, files)
+        store.keep_manifest(made)
+        names = [*files, *(f"{key}.br" for key in files), keys.kept_manifest_key(region, RELEASE)]
+        return {key: get(key)[1]["ETag"] for key in names}
+
+    before = tags()
+    assert store.delete_release(region, RELEASE) == len(before) == 9
+    assert tags() == before
 
 
 def test_the_manifest_is_short_lived_and_comes_back(store: ObjectStore, get: Get, region: str) -> None:
@@ -73,29 +89,48 @@ def test_a_manifest_of_another_region_is_refused(store: ObjectStore, region: str
 
 def test_the_same_bytes_are_not_uploaded_twice(store: ObjectStore, get: Get, region: str) -> None:
     files, _ = release_files(region, RELEASE)
-    assert store.put_release(region, RELEASE, files) == 4
+    assert store.put_release(region, RELEASE, files) == 8
     written = {key: get(key)[1]["Last-Modified"] for key in files}
-    assert store.put_release(region, RELEASE, files.items()) == 0
+    assert store.put_release(region, RELEASE, files) == 0
     assert {key: get(key)[1]["Last-Modified"] for key in files} == written
+
+
+def test_what_lies_there_is_not_compressed_again(
+    store: ObjectStore, region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pack(content: bytes) -> bytes:
+        packed.append(content)
+        return content
+
+    packed: list[bytes] = []
+    store.put_release(region, RELEASE, release_files(region, RELEASE)[0])
+    monkeypatch.setattr(encodings, "RELEASE", (GZIP._replace(pack=pack), BROTLI._replace(pack=pack)))
+    changed = File(b'{"products": []}')
+    files = release_files(region, RELEASE)[0] | {keys.search_key(region, RELEASE): changed}
+    assert store.put_release(region, RELEASE, files) == 2
+    assert packed == [changed.content] * 2
 
 
 def test_a_release_that_was_half_uploaded_is_completed(store: ObjectStore, region: str) -> None:
     files, made = release_files(region, RELEASE)
     first = dict(list(files.items())[:2])
-    assert store.put_release(region, RELEASE, first) == 2
+    assert store.put_release(region, RELEASE, first) == 4
     with pytest.raises(Damaged, match="is missing"):
         store.verify(region, RELEASE, made)
-    assert store.put_release(region, RELEASE, files) == 2
+    assert store.put_release(region, RELEASE, files) == 4
     store.verify(region, RELEASE, made)
 
 
-def test_verify_names_an_object_that_was_cut_short_and_a_rerun_mends_it(store: ObjectStore, region: str) -> None:
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_verify_names_an_object_that_was_cut_short_and_a_rerun_mends_it(
+    store: ObjectStore, get: Get, region: str, encoding: str
+) -> None:
     files, made = release_files(region, RELEASE)
     store.put_release(region, RELEASE, files)
     store.verify(region, RELEASE, made)
-    key = keys.shard_key(region, RELEASE, 1)
-    raw(store, key, files[key][:-9])
-    with pytest.raises(Damaged, match=f"{key} is damaged"):
+    key = keys.shard_key(region, RELEASE, 1) + {"gzip": "", "br": ".br"}[encoding]
+    raw(store, key, get(key)[0][:-9], encoding)
+    with pytest.raises(Damaged, match=f"{key} (is damaged|has checksum)"):
         store.verify(region, RELEASE, made)
     assert store.put_release(region, RELEASE, files) == 1
     store.verify(region, RELEASE, made)
@@ -105,7 +140,7 @@ def test_verify_names_an_object_with_other_content(store: ObjectStore, region: s
     files, made = release_files(region, RELEASE)
     store.put_release(region, RELEASE, files)
     key = keys.search_key(region, RELEASE)
-    raw(store, key, shards.compressed({"products": []}))
+    raw(store, key, GZIP.pack(b'{"products": []}'))
     with pytest.raises(Damaged, match=f"{key} has checksum"):
         store.verify(region, RELEASE, made)
 
@@ -134,14 +169,14 @@ def test_a_release_is_deleted_whole_and_never_the_one_that_is_shown(store: Objec
     for release in (old, new):
         store.put_release(region, release, release_files(region, release)[0])
     store.put_manifest(region, release_files(region, new)[1])
-    assert store.releases(region) == [old, new]
+    assert sorted(store.sizes(region)) == [old, new]
     with pytest.raises(TandemError, match=f"{new} is what {region} shows"):
         store.delete_release(region, new)
     with pytest.raises(TandemError, match="none"):
         store.delete_release(region, "")
-    assert store.delete_release(region, old) == 4
+    assert store.delete_release(region, old) == 8
     assert store.delete_release(region, old) == 0
-    assert store.releases(region) == [new]
+    assert sorted(store.sizes(region)) == [new]
     store.verify(region, new, release_files(region, new)[1])
 
 
@@ -198,7 +233,7 @@ def test_wrong_credentials_say_which_settings_to_mend(object_store: Any, wrong: 
     given = replace(object_store, **{wrong: "not-the-right-one"})
     store = ObjectStore(given.store, given.access_key, given.secret_key, "us-east-1")
     with pytest.raises(TandemError, match="TANDEM_S3_ACCESS_KEY"):
-        store.put_immutable("x/y/0.json", shards.compressed({}))
+        store.put_release("x", "y", {"x/y/0.json": File(b"{}")})
 
 
 def test_an_address_where_nothing_listens_is_unavailable_and_named() -> None:

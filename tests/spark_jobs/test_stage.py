@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdn import shards
+from cdn.files import GZIP
 from cdn.keys import shard_of
 from cdn.shards import Product
 from cdn.store import Damaged
@@ -147,7 +148,7 @@ def test_files_of_a_shop_have_64_to_256_kilobytes_compressed(tmp_path: Path) -> 
     counted = stage.Rows(sources[0].values("anchor"), sources[1].values("bundle_id"))
     work = stage.Work(Settings(home=tmp_path), REGION, "r1", *sources, count, counted)
     sizes = [
-        len(shards.shard_bytes("north", "r1", number, count, held.products, held.bundles, held.lists))
+        len(shards.shard_file("north", "r1", number, count, held.products, held.bundles, held.lists).body(GZIP))
         for number, held in contents(work)
     ]
     assert len(sizes) > 5
