@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from edge_service.region_store import batches
 from tandem.regions import ObjectStore
 from tandem.settings import Settings
 from warehouse import lake
@@ -22,8 +23,12 @@ REGION = "north"
 FIRST = dt.date(2026, 1, 1)
 ORDERS = 1_000
 MARKS = 1_000
-PLACES = 4
+STEPS = (1, 2)
+"""To the anchors that an anchor is in a bundle with, around."""
+PLACES = 2 * len(STEPS)
 """Bundles of each anchor."""
+FILE_ROWS = 250_000
+"""In a file of the lake."""
 REGIONS = """
 [[region]]
 name = "{name}"
@@ -98,33 +103,27 @@ def made(settings: Settings, redis_url: str, store: ObjectStore, days: Sequence[
     for table, rows in _facts(anchors).items():
         _put(settings, table, rows)
     for number in days:
-        _put(settings, "bundles", list(_bundles(number, anchors)))
-        _put(settings, "bundle_sets", list(_lists(number, anchors)))
+        _put(settings, "bundles", _bundles(number, anchors))
+        _put(settings, "bundle_sets", _lists(number, anchors))
     return settings
 
 
-def _put(settings: Settings, table: str, rows: list[dict[str, Any]]) -> None:
-    lake.append(settings, TABLES[table], pa.Table.from_pylist(rows, schema=lake.arrow_schema(TABLES[table])))
+def _put(settings: Settings, table: str, rows: Iterator[dict[str, Any]]) -> None:
+    for some in batches(rows, FILE_ROWS):
+        lake.append(settings, TABLES[table], pa.Table.from_pylist(some, schema=lake.arrow_schema(TABLES[table])))
 
 
-def _facts(anchors: int) -> dict[str, list[dict[str, Any]]]:
+def _facts(anchors: int) -> dict[str, Iterator[dict[str, Any]]]:
     at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     skus = [sku(anchor) for anchor in range(anchors)]
     here = {"region": REGION, "source": "benchmark"}
     return {
-        "products": [{"sku": each, "title": each, "active": True, "source": "benchmark"} for each in skus],
-        "stock": [{"sku": each, "on_hand": 1_000, "stock_as_of": at, **here} for each in skus],
-        "prices": [
+        "products": ({"sku": each, "title": each, "active": True, "source": "benchmark"} for each in skus),
+        "stock": ({"sku": each, "on_hand": 1_000, "stock_as_of": at, **here} for each in skus),
+        "prices": (
             {"sku": each, "list_price_cents": 500, "currency": "EUR", "prices_as_of": at, **here} for each in skus
-        ],
+        ),
     }
-
-
-def _pairs(anchors: int) -> Iterator[tuple[int, int]]:
-    """Each anchor with the next two, around: every anchor is in PLACES of them."""
-    for anchor in range(anchors):
-        for step in range(1, PLACES // 2 + 1):
-            yield anchor, (anchor + step) % anchors
 
 
 def _name(pair: tuple[int, int]) -> str:
@@ -132,7 +131,7 @@ def _name(pair: tuple[int, int]) -> str:
 
 
 def _bundles(number: int, anchors: int) -> Iterator[dict[str, Any]]:
-    for pair in _pairs(anchors):
+    for pair in ((anchor, (anchor + step) % anchors) for anchor in range(anchors) for step in STEPS):
         parts = [{"sku": each, "quantity": 1, "substitutes": []} for each in sorted(map(sku, pair))]
         evidence = {"matched": "region", "basis": "counts", "orders_together": ORDERS + number, "lift": 2.0}
         yield _row(number) | {
@@ -147,12 +146,12 @@ def _bundles(number: int, anchors: int) -> Iterator[dict[str, Any]]:
 
 
 def _lists(number: int, anchors: int) -> Iterator[dict[str, Any]]:
-    held: dict[int, list[dict[str, Any]]] = {}
-    for pair in _pairs(anchors):
-        for anchor in pair:
-            place = {"bundle_id": _name(pair), "confidence": number / MARKS, "matched": "region"}
-            held.setdefault(anchor, []).append(place)
-    for anchor, places in held.items():
+    for anchor in range(anchors):
+        before = [((anchor - step) % anchors, anchor) for step in STEPS]
+        after = [(anchor, (anchor + step) % anchors) for step in STEPS]
+        places = [
+            {"bundle_id": _name(pair), "confidence": number / MARKS, "matched": "region"} for pair in before + after
+        ]
         yield _row(number) | {"anchor": sku(anchor), "bundles": places}
 
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.e2e]
 ANCHORS = 40
 READS = 10_000
 PAUSE_SECONDS = 0.2
-RANDOM_KILLS = 12
+RANDOM_KILLS = 100
 
 
 @pytest.fixture
