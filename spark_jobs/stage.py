@@ -6,8 +6,9 @@ shard at a time. It reads back the files that it wrote; `RegionStore.verify` rea
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import NamedTuple
@@ -34,9 +35,11 @@ from warehouse import ledger
 
 LISTING_BYTES = 60
 """About what one place in a list adds to a compressed shard, its share of bundles and products included."""
-ROWS_A_TASK = 4_000_000
+ROWS_A_TASK = 1_000_000
 """Lists and bundles that a task holds at most, about a third of a kilobyte each: where there are more, there are more
 tasks than `shuffle_partitions`, each of which reads all rows once."""
+SEARCHED = 20_000
+"""Products in the search list at most, a megabyte or so: those bought most. The driver is sent twice as many."""
 FILES_AT_ONCE = 8
 """Shards that a task makes before it writes their files and reads them back, all at the same time."""
 
@@ -94,8 +97,8 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     anchors: int
     segments: list[str]
     """Those with lists."""
-    products: list[shards.Product]
-    """Those of its anchors that the catalogue has."""
+    searched: list[tuple[int, shards.Product]]
+    """Orders and product of those of its anchors that may be in the search list."""
 
 
 def stage(build: RegionBuild) -> tuple[Staged, Manifest]:
@@ -201,9 +204,25 @@ def _made(work: Work, number: int, content: Content, redis: RegionStore) -> tupl
         staged=staged,
         anchors=len(anchors),
         segments=sorted({ranked.segment for ranked in content.lists}),
-        products=[content.products[sku] for sku in anchors if sku in content.products],
+        searched=_searched(content, 2 * -(-SEARCHED // work.shard_count)),
     )
     return written, file
+
+
+def _searched(content: Content, most: int) -> list[tuple[int, shards.Product]]:
+    """The `most` anchors of a shard whose best sold bundle was in most orders, of those that the catalogue has."""
+    orders: dict[str, int] = defaultdict(int)
+    for ranked in content.lists:
+        told = (content.bundles[place.bundle_id].orders_together for place in ranked.bundles)
+        orders[ranked.anchor] = max(orders[ranked.anchor], *told)
+    return _most_bought(
+        [(count, content.products[sku]) for sku, count in orders.items() if sku in content.products], most
+    )
+
+
+def _most_bought(found: Iterable[tuple[int, shards.Product]], most: int) -> list[tuple[int, shards.Product]]:
+    """The first `most` by orders, then SKU."""
+    return heapq.nsmallest(most, found, key=lambda pair: (-pair[0], pair[1].sku))
 
 
 def _first(bundle: Bundle, shard_count: int) -> int:
@@ -214,7 +233,8 @@ def _told(build: RegionBuild, shard_count: int, store: ObjectStore, written: lis
     """The manifest, kept beside the files, and the last of these: the search list."""
     region, release = build.region.name, build.release_id
     sums = {each.number: each.sha for each in written}
-    search = shards.search_file(region, release, (product for each in written for product in each.products))
+    searched = _most_bought((pair for each in written for pair in each.searched), SEARCHED)
+    search = shards.search_file(region, release, (product for _, product in searched))
     store.put_release(region, release, {keys.search_key(region, release): search})
     store.check([(keys.search_key(region, release), search.sha)])
     manifest = Manifest(

@@ -160,6 +160,17 @@ def _component(sku: str, instead: str) -> dict[str, Any]:
     return {"sku": sku, "quantity": 1, "floor_cents": 90, "substitutes": [{"sku": instead, "floor_cents": 80}]}
 
 
+def test_the_search_list_ends_at_what_was_bought_most() -> None:
+    orders = {"tea": 9, "cup": 30, "pot": 30, "lid": 99}
+    content = stage.Content(
+        [AnchorList("*", sku, (Listed(sku, 0.5, "region"),)) for sku in orders],
+        {sku: Bundle(sku, (Component(sku),), 0, count, 1.0) for sku, count in orders.items()},
+        {sku: Product(sku, sku.title()) for sku in orders if sku != "lid"},
+    )
+    assert [product.sku for _, product in stage._searched(content, 2)] == ["cup", "pot"]
+    assert [product.sku for _, product in stage._searched(content, 9)] == ["cup", "pot", "tea"]
+
+
 def test_tasks_keep_to_the_regions_rate_together(work: stage.Work) -> None:
     assert work.slow_region.push_per_second * work.parts <= REGION.push_per_second
 
