@@ -190,13 +190,13 @@ _region = click.option("--region", "names", multiple=True, help="May be given se
 @click.option("--json", "as_json", is_flag=True)
 @click.pass_obj
 def release_show(settings: settings_file.Settings, release_id: str, *, as_json: bool) -> None:
-    """Every transition of a release in every region: when, by whom, why."""
+    """Every transition of a release in every region: when, by whom, why; and the versions that it was made from."""
     from warehouse import ledger
 
     rows = ledger.history(settings, release_id)
     if not rows:
         raise TandemError(f"there is no release {release_id}; look with tandem releases")
-    click.echo(json.dumps(rows, default=str) if as_json else ledger.as_text(rows))
+    click.echo(json.dumps(rows, default=str) if as_json else f"{ledger.as_text(rows)}\n\n{ledger.origins(rows)}")
 
 
 @release.command("promote")

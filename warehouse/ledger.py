@@ -37,6 +37,8 @@ _WRITING = threading.Lock()
 """Threads of this process, each with a region of its own, would only make each other try again."""
 FILES = 32
 """Files of a region, one a row, after which they are made one: each that is read costs a rollback a millisecond."""
+ORIGINS = {"facts": "inputs", "tables": "outputs"}
+"""What a column of versions is called for people."""
 SHOWN = ("region", "release_id", "state", "at", "anchors", "bundles", "checksum", "by", "reason")
 
 
@@ -171,6 +173,19 @@ def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
     shown = [[row[name] for name in SHOWN] for row in rows]
     return drawn(SHOWN, shown) if shown else "no release yet; run tandem build --as-of YYYY-MM-DD"
+
+
+def origins(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What `rows` came from: versions of tables and of the code, a line for each that differs."""
+    lines = []
+    for row in rows:
+        told = [f"{kind}: {_versions(row[column])}" for kind, column in ORIGINS.items() if row[column]]
+        lines.append("; ".join([*told, f"code: {row['code_version']}"]))
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _versions(told: str) -> str:
+    return ", ".join(f"{table} {version}" for table, version in json.loads(told).items())
 
 
 def _holding(settings: Settings, region: str, wanted: State) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._serving import environment
 from tandem.cli import main
 from tandem.release import NEXT
 from tandem.settings import Settings
@@ -18,7 +19,8 @@ from tests.spark_jobs.test_release_switch import Sealed, promote, sealed, seen, 
 __all__ = ["sealed", "shop"]
 pytestmark = pytest.mark.servers
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operate.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 
 
 def test_the_commands_for_whoever_is_on_call_run_as_they_stand(shop: Settings, sealed: Sealed) -> None:
@@ -28,13 +30,9 @@ def test_the_commands_for_whoever_is_on_call_run_as_they_stand(shop: Settings, s
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
     done = subprocess.run(
         ["bash", "-eux", "-c", script],
-        env={
-            **os.environ,
+        env=environment(shop)
+        | {
             "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}",
-            "TANDEM_HOME": str(shop.home),
-            "TANDEM_CONFIG": str(shop.config_folder),
-            "TANDEM_S3_ACCESS_KEY": shop.s3_access_key,
-            "TANDEM_S3_SECRET_KEY": shop.s3_secret_key,
             "REGION": "north",
             "BEFORE": "r1",
             "RELEASE": "r2",
@@ -59,3 +57,10 @@ def test_every_command_and_every_state_that_the_page_names_exists() -> None:
     cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", PAGE, re.MULTILINE)
     named = {state for cell in cells for state in re.findall(r"\w+", cell)}
     assert named == set(NEXT) - {""}
+
+
+def test_everything_that_shows_that_it_holds_exists() -> None:
+    tests, benches = re.findall(r"tests/[\w/.]+", PAGE), re.findall(r"make bench-(\w+)", PAGE)
+    missing = [name for name in tests if not (ROOT / name).exists()]
+    missing += [name for name in benches if not (ROOT / "benchmarks" / f"{name}.py").exists()]
+    assert (missing, len(tests) > 10, len(benches) > 2) == ([], True, True)

@@ -218,8 +218,9 @@ def test_redis_restarted_empty_in_the_middle_of_a_push(world: World) -> None:
         ("503", b"PUT", Unavailable, r"cannot answer now \(SlowDown|503\); try again"),
         ("silent", b"PUT", Unavailable, "cannot be reached .*start it and try again"),
         ("cut", b"PUT", Unavailable, "cannot be reached .*start it and try again"),
-        ("truncated", b"GET", TandemError, "cannot be reached|is damaged"),
-        ("changed", b"GET", TandemError, "is damaged|has checksum"),
+        ("truncated", b".json", TandemError, "cannot be reached|is damaged"),
+        ("truncated", b"list-type", Unavailable, "cannot answer now"),
+        ("changed", b".json", TandemError, "is damaged|has checksum"),
     ],
 )
 def test_an_object_store_that_answers_with(

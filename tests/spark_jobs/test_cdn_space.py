@@ -5,16 +5,15 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from click.testing import CliRunner
 
 from cdn.store import ObjectStore
 from edge_service.lease import publishing
 from spark_jobs import cdn_space, release_switch
 from tandem import regions
-from tandem.cli import main
 from tandem.errors import Unavailable
 from tandem.settings import Settings
 from tests.cdn.small_release import release_files
+from tests.commands import tandem
 from tests.spark_jobs.test_release_switch import DAY, Sealed, promote, sealed, seen, shop
 from warehouse import ledger
 
@@ -93,13 +92,7 @@ def test_the_command_goes_on_where_a_region_is_away(shop: Settings, store: Objec
     path.write_text(f'{head}endpoint = "http://127.0.0.1:9"{tail[tail.index(chr(10)) :]}', encoding="utf-8")
     with pytest.raises(Unavailable, match="not looked at: south"):
         cdn_space.run(shop, [], print, keep=2)
-    environment = {
-        "TANDEM_HOME": str(shop.home),
-        "TANDEM_CONFIG": str(shop.config_folder),
-        "TANDEM_S3_ACCESS_KEY": shop.s3_access_key,
-        "TANDEM_S3_SECRET_KEY": shop.s3_secret_key,
-    }
-    done = CliRunner().invoke(main, ["cdn", "--region", "north"], env=environment)
+    done = tandem(shop, "cdn", "--region", "north")
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 7
     assert len(sorted(store.sizes("north"))) == 7

@@ -6,14 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from edge_service.region_store import RegionStore
 from spark_jobs import lineage
 from tandem import regions
-from tandem.cli import main
 from tandem.errors import TandemError
 from tandem.settings import Settings
+from tests.commands import tandem
 from tests.spark_jobs.test_release_switch import DAY, Sealed, sealed, shop
 from warehouse import lake, ledger
 from warehouse.lineage import JOBS
@@ -33,8 +32,7 @@ def released(shop: Settings, sealed: Sealed) -> Settings:
 
 
 def run(shop: Settings, *arguments: str) -> str:
-    environment = {"TANDEM_HOME": str(shop.home), "TANDEM_CONFIG": str(shop.config_folder)}
-    done = CliRunner().invoke(main, ["lineage", *arguments], env=environment)
+    done = tandem(shop, "lineage", *arguments)
     assert done.exit_code == 0, done.output
     return done.output
 

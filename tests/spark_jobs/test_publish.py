@@ -16,6 +16,7 @@ from tandem import regions, release
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
 from tandem.settings import Settings
+from tests.commands import tandem
 from tests.conftest import RunningStore
 from tests.spark_jobs.small_shop import AS_OF, make
 from warehouse import lake, ledger, vacuum
@@ -177,7 +178,8 @@ def test_a_release_goes_to_redis_and_cdn_and_back_again(
     whole = content(redis_url)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    recovery.rebuild(settings, lambda: spark, "north", said.append)
+    rebuilt = tandem(settings, "rebuild", "--region", "north")
+    assert rebuilt.output.endswith(f"north: rebuilt: {second} is current, {first} is the backup\n"), rebuilt.output
     assert content(redis_url) == whole
 
     # Back: Redis, CDN and ledger agree, and the bad one is never published again.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from click.testing import CliRunner
 
 from cdn.manifest import Manifest
 from edge_service.lease import publishing
@@ -17,10 +16,10 @@ from edge_service.region_store import RegionStore
 from spark_jobs import release_switch
 from tandem import regions
 from tandem.bundle import AnchorList
-from tandem.cli import main
 from tandem.errors import TandemError
 from tandem.release import WrongTransition
 from tandem.settings import Settings
+from tests.commands import tandem
 from tests.conftest import RunningStore
 from tests.edge_service.conftest import LISTS
 from tests.edge_service.conftest import publish as publish_to_redis
@@ -184,15 +183,9 @@ def test_the_commands_say_what_they_did_and_one_region_out_of_reach_stops_no_oth
         ledger.record(shop, "south", "r1", state, as_of=DAY)  # type: ignore[arg-type]
     with pytest.raises(TandemError, match="not done in south"):
         release_switch.promote_each(shop, [], "r1", "test", print)
-    environment = {
-        "TANDEM_HOME": str(shop.home),
-        "TANDEM_CONFIG": str(shop.config_folder),
-        "TANDEM_S3_ACCESS_KEY": shop.s3_access_key,
-        "TANDEM_S3_SECRET_KEY": shop.s3_secret_key,
-    }
 
     def run(*arguments: str) -> str:
-        return CliRunner().invoke(main, arguments, env=environment).output
+        return tandem(shop, *arguments).output
 
     assert "r1 is current" in run("release", "promote", "r1", "--region", "north")
     told = json.loads(run("release", "show", "r1", "--json"))

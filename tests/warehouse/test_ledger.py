@@ -3,6 +3,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from importlib import metadata
 
 import pyarrow as pa
 import pytest
@@ -70,6 +71,13 @@ def test_counts_and_inputs_are_kept(settings: Settings) -> None:
     assert (row["anchors"], row["bundles"], row["checksum"], row["shards"]) == (3, 4, "00ff", 2)
     assert row["inputs"] == '{"a": 1, "b": 2}'
     assert "00ff" in ledger.as_text([row])
+
+
+def test_what_a_release_came_from_is_told_once(settings: Settings) -> None:
+    ledger.record(settings, "a", "r1", "staged", as_of=DAY, inputs={"sales_lines": 2}, outputs={"bundles": 7})
+    go(settings, "a", "r1", "sealed")
+    code = metadata.version("tandem-bundles")
+    assert ledger.origins(ledger.history(settings, "r1")) == f"facts: sales_lines 2; tables: bundles 7; code: {code}"
 
 
 def test_a_later_step_keeps_what_it_does_not_say_anew(settings: Settings) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from cdn.store import ObjectStore
-from tandem.cli import main
 from tandem.errors import TandemError
 from tandem.settings import Settings
+from tests.commands import tandem
 from tests.conftest import RunningStore
 from tests.warehouse.test_gate import DAY, bundle, listed
 from tests.warehouse.test_release_diff import staged
@@ -94,7 +93,7 @@ def test_a_table_of_an_earlier_tandem_is_kept_like_the_others(settings: Settings
 
 def test_the_command_says_what_it_could_do_and_names_the_tables_there_are(three: Settings) -> None:
     def run(*arguments: str) -> Any:
-        return CliRunner().invoke(main, ["vacuum", *arguments], env={"TANDEM_HOME": str(three.home)})
+        return tandem(three, "vacuum", *arguments)
 
     done = run()
     assert done.exit_code == 0, done.output
