@@ -98,6 +98,10 @@ lock: $(READY) ## Write requirements.lock and deploy/uv.txt anew, keeping the ve
 		-o requirements.lock
 	@grep -oE '^uv==[0-9.]+' deploy/uv.txt | $(BIN)/uv pip compile --quiet - --generate-hashes --no-header --no-annotate -o deploy/uv.txt
 
+.PHONY: review
+review: $(READY) ## Look at what is installed: one version and hashes each, licences, the size of an edge
+	@$(BIN)/python -m deploy.review
+
 .PHONY: clean
 clean: ## Stop the embedded servers and remove what runs and tests left (.tandem, caches); keeps .venv
 	@if [ -d "$(TANDEM_HOME)/run" ] && [ -f $(READY) ]; then $(BIN)/python -m deploy.services stop; fi

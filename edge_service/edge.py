@@ -51,7 +51,7 @@ class Edge:
         self.signing = Signing(self.signer, settings.quote_ttl_seconds)
         self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
         self._books = {name: BundlesBook(self.signing, settings.answers_kept_bytes) for name in self.served}
-        self.metrics = observe.Metrics(self.served, self._books, self.log, settings.log_share)
+        self.metrics = observe.Metrics(self.served, self._books, self.log, settings)
         self.pulse, self.bodies = Pulse(), Bodies(settings.body_seconds, settings.bodies_bytes)
         addresses = Addresses(settings.trusted_proxies)
         feed = clients.from_keys("TANDEM_DELTA_KEYS", settings.delta_keys or settings.secret("deltas"), ["deltas"])
@@ -77,6 +77,7 @@ class Edge:
             for served in self.served.values():
                 await served.stop()
             self.pulse.stop()
+            await asyncio.to_thread(self.metrics.close)
 
     async def _watch(self) -> None:
         while True:
@@ -110,6 +111,7 @@ class Edge:
             if question is None:
                 return None
             answer = book.made(moment, key, question)
+            self.metrics.made += 1
         self.metrics.answers[answer.counted] += 1
         headers = answer.headers
         if known is not None and headers[-1][1] in known:

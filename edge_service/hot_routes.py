@@ -66,7 +66,7 @@ class HotRoutes:
             headers = self._more(scope, headers, origin)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self.edge.metrics.told(route, scope["method"], status, time.perf_counter() - started)
+        self.edge.metrics.told(scope, route, scope["method"], status, time.perf_counter() - started)
 
     async def _refuse(self, scope: Scope, send: Send, reply: Reply) -> None:
         """What Admission counts is no failed request: the canary must not take a crowd for a bad release."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 
 from edge_service.live_table import LiveTable
@@ -27,6 +28,8 @@ class LiveState:
         self.connected = False
         self.changes = 0
         """Stream entries taken in since the start."""
+        self.lag_seconds = 0.0
+        """From Redis's clock, when the newest of them came, to this process's, when it was taken in."""
 
     @property
     def ready(self) -> bool:
@@ -109,3 +112,4 @@ class Feed:
         self._state.take(products, changes)
         if changes:
             self._at = changes[-1].id
+            self._state.lag_seconds = time.time() - int(self._at.partition(b"-")[0]) / 1000

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
@@ -19,6 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_service.kept import Sized
 from edge_service.served import ServedRegion
+from tandem.errors import ConfigError
+from tandem.settings import Settings
+
+if TYPE_CHECKING:
+    from edge_service.traces import Traces
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked all the time by machines: counted, not logged."""
@@ -65,7 +70,7 @@ class Metrics:
     """The process's own registry: with several workers, each tells of itself. Counts are plain numbers, for speed."""
 
     def __init__(
-        self, served: Mapping[str, ServedRegion], books: Mapping[str, Sized], log: Any, log_share: float
+        self, served: Mapping[str, ServedRegion], books: Mapping[str, Sized], log: Any, settings: Settings
     ) -> None:
         self.registry = CollectorRegistry()
         self.answers: dict[tuple[str, ...], int] = defaultdict(int)
@@ -76,7 +81,10 @@ class Metrics:
         Info("tandem_process", "Tells the processes behind one address apart", registry=self.registry).info(
             {"id": secrets.token_hex(8)}
         )
-        self._log, self._every = log, round(1 / log_share) if log_share else 0
+        self._log, self._every = log, round(1 / settings.log_share) if settings.log_share else 0
+        self._counted, self._traces = settings.count_requests, _traces(settings)
+        self.made = 0
+        """Answers to GET bundles that were not kept yet."""
         self._unlogged = 0
         self.registry.register(_Requests(self))
         self.registry.register(_Regions(served, books))
@@ -84,17 +92,36 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
-    def told(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count and time a request; one of many is logged, and each that failed."""
-        self.requests[route, method, status].add(seconds)
+    def told(self, scope: Scope, route: str, method: str, status: int, seconds: float) -> None:
+        """Count and time a request; one of many is logged, and each that failed; some become spans."""
+        if self._counted:
+            self.requests[route, method, status].add(seconds)
+        if self._traces is not None:
+            self._traces.told(scope, route, method, status, seconds)
         self._unlogged += 1
         if status >= FAILED or (self._unlogged == self._every and route not in QUIET):
             self._log.info("request", route=route, method=method, status=status, ms=round(seconds * 1000, 2))
         if self._unlogged >= self._every:
             self._unlogged = 0
 
+    def close(self) -> None:
+        """Send the spans that are left. Blocks while they are sent."""
+        if self._traces is not None:
+            self._traces.close()
+
     def failed(self, route: str, error: Exception) -> None:
         self._log.error("failed", route=route, reason=repr(error), exc_type=type(error).__name__)
+
+
+def _traces(settings: Settings) -> Traces | None:
+    """Raises ConfigError where spans are wanted and the extra `traces` is not installed."""
+    if not settings.trace_endpoint:
+        return None
+    try:
+        from edge_service.traces import Traces
+    except ModuleNotFoundError as error:
+        raise ConfigError("TANDEM_TRACE_ENDPOINT needs the extra: install tandem-bundles[edge,traces]") from error
+    return Traces(settings.trace_endpoint, settings.trace_share)
 
 
 class _Requests(Collector):
@@ -114,6 +141,9 @@ class _Requests(Collector):
         for labels, number in self._metrics.answers.items():
             answers.add_metric(labels, number)
         yield answers
+        made = CounterMetricFamily("tandem_answers_made", "Of them, those to GET bundles that were not kept yet")
+        made.add_metric([], self._metrics.made)
+        yield made
 
     def _counted(self) -> Metric:
         requests = CounterMetricFamily("tandem_requests", "Requests answered", labels=["route", "method", "status"])
@@ -141,6 +171,7 @@ def _release(each: ServedRegion) -> str:
 GAUGES: tuple[tuple[str, str, Callable[[ServedRegion], float]], ...] = (
     ("tandem_feed_connected", "1: following the region's stream", lambda each: each.live.connected),
     ("tandem_stale", "1: answers say stale", lambda each: each.freshness().stale),
+    ("tandem_feed_lag_seconds", "From Redis to this process, of the newest change", lambda each: each.live.lag_seconds),
     ("tandem_live_products", "Products with live state", lambda each: len(each.live.products)),
     ("tandem_live_changes", "Stream entries taken in since the start", lambda each: each.live.changes),
     ("tandem_stock_as_of_seconds", "Time that stock is true for", lambda each: each.live.ages[0] / 1000),
@@ -200,7 +231,7 @@ class Observed:
             raise
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self._metrics.told(_route(scope), method, status, time.perf_counter() - started)
+            self._metrics.told(scope, _route(scope), method, status, time.perf_counter() - started)
 
 
 def _route(scope: Scope) -> str:

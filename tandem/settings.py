@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,27 @@ import msgspec
 from tandem.errors import ConfigError
 
 PREFIX = "TANDEM_"
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (
+        ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"),
+        lambda value: value >= 1,
+        "be at least 1",
+    ),
+    (("longest_wait_ms", "body_seconds", "bodies_bytes", "connections"), lambda value: value > 0, "be above 0"),
+    (
+        (
+            "price_expiry_seconds",
+            "release_limit_seconds",
+            "canary_seconds",
+            "address_rate",
+            "address_burst",
+            "drain_seconds",
+        ),
+        lambda value: value >= 0,
+        "not be negative",
+    ),
+    (("log_share", "trace_share"), lambda value: 0 <= value <= 1, "be between 0 and 1"),
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +86,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What encoded answers may take in each edge process and region, about; those asked for lately stay."""
     log_share: float = 0.01
     """Of the requests, those with a line in the edge's log; failures (5xx) always have one."""
+    count_requests: bool = True
+    """False: `/metrics` tells of releases, feed and load, not of requests; a canary then has nothing to judge by."""
+    trace_endpoint: str = ""
+    """Where the edge sends spans (OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`); empty: none."""
+    trace_share: float = 0.01
+    """Of the requests without a `traceparent`, those with a span; with one, its caller decides."""
     longest_wait_ms: int = 250
     """A request that waited longer for its turn is answered 503 at once."""
     address_rate: float = 0.0
@@ -88,25 +115,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a release's health is read in its first region before the others get it."""
 
     def __post_init__(self) -> None:
-        for name in ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{PREFIX}{name.upper()} must be at least 1, not {getattr(self, name)}")
-        for name in ("longest_wait_ms", "body_seconds", "bodies_bytes", "connections"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{PREFIX}{name.upper()} must be above 0, not {getattr(self, name)}")
-        for name in (
-            "price_expiry_seconds",
-            "release_limit_seconds",
-            "address_rate",
-            "address_burst",
-            "drain_seconds",
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{PREFIX}{name.upper()} must not be negative, not {getattr(self, name)}")
-        if not 0 <= self.log_share <= 1:
-            raise ConfigError(f"{PREFIX}LOG_SHARE must be between 0 and 1, not {self.log_share}")
-        if self.canary_seconds < 0:
-            raise ConfigError(f"{PREFIX}CANARY_SECONDS must not be negative, not {self.canary_seconds}")
+        for names, fits, said in BOUNDS:
+            for name in names:
+                value = getattr(self, name)
+                if not fits(value):
+                    raise ConfigError(f"{PREFIX}{name.upper()} must {said}, not {value}")
         if self.spark_connect and not self.spark_connect.startswith("sc://"):
             raise ConfigError(f"{PREFIX}SPARK_CONNECT must be sc://host:port, not {self.spark_connect!r}")
 
