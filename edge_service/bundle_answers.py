@@ -117,8 +117,9 @@ class BundlesAnswer:
         level = matched(shown, self._places)
         if looks != self._looks:
             self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
+        if level != self._labels[1]:
+            self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
-        self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._texts = []
         for place in shown:
             self._texts += (place.kept.front, EVIDENCE, place.evidence, place.kept.quote, b",")

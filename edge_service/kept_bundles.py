@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from array import array
 from collections.abc import Collection, Mapping
 from sys import intern
 
@@ -49,7 +49,9 @@ class KeptBundle:
         self._until = 0.0
         self.content = ""
         """What it is, with its substitutes in place; empty: it can't be sold now."""
-        self.front = self.quote = self.tag = b""
+        self.front = self.quote = b""
+        self.tag = b""
+        """Tells two texts of it apart that are told before the same `same_until`."""
 
     def at(self, moment: Moment) -> bool:
         """Bring it up to date; gives whether it can be sold."""
@@ -95,6 +97,7 @@ class KeptBundle:
         for pair in zip(plain.unit_prices, plain.offer_prices, strict=True):
             numbers += pair
         self.front = self._template % tuple(numbers)
+        self.tag = b"%b%b" % (self.content.encode(), array("q", numbers).tobytes())
         sold = zip(self._parts, plain.offer_prices, strict=True)
         self._sign(tuple([(part.sku, part.quantity, price) for part, price in sold]), moment)
 
@@ -111,19 +114,16 @@ class KeptBundle:
         if here is None:
             self.content, self.promise, self._until = "", (), math.inf
             return
-        self.content, self.front = here.content, front_of(here, moment.release.meta.currency)
+        self.content = here.content
+        self.tag = self.front = front_of(here, moment.release.meta.currency)
         self._sign(promise_of(here.offer), moment)
 
     def _sign(self, promise: Promise, moment: Moment) -> None:
         """A quote stays as long as what it promises does; stock is no part of it."""
         if promise != self.promise or moment.now >= self._until:
             self.promise, self._until = promise, self._signing.same_until(moment.now)
-            self.quote = (
-                QUOTE
-                + _encode(self._signing.sign(self._listed.bundle_id, promise, moment, self._segment, ALONE))
-                + b"}"
-            )
-        self.tag = hashlib.blake2b(self.front + self.quote, digest_size=12).digest()
+            signed = self._signing.sign(self._listed.bundle_id, promise, moment, self._segment, ALONE)
+            self.quote = b"%b%b}" % (QUOTE, _encode(signed))
 
 
 def front_of(here: Priced, currency: str) -> bytes:
