@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import redis.asyncio
 from fastapi import FastAPI, Response
@@ -19,7 +20,7 @@ from redis._parsers import _AsyncRESP2Parser
 
 from benchmarks import _edge_world
 from edge_service import server
-from tandem.settings import Settings
+from tandem.settings import from_environment
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -96,7 +97,9 @@ def reference_b(client: redis.asyncio.Redis) -> FastAPI:
 
 
 def tandem(url: str, home: str) -> Any:
-    settings = Settings(home=Path(home), quote_keys="k1:0123456789abcdef0123", delta_keys="a-key-for-deltas")
+    """Settings that are not given here come from the environment."""
+    given = {"home": Path(home), "quote_keys": "k1:0123456789abcdef0123", "delta_keys": "a-key-for-deltas"}
+    settings = msgspec.structs.replace(from_environment(), **given)
     return server.load(settings, [_edge_world.region_at(url)])
 
 

@@ -66,18 +66,18 @@ def lists(anchors: int) -> Iterator[tuple[AnchorList, list[Bundle], list[Bundle]
         yield AnchorList("*", sku(number), places), held, held[::3]
 
 
-def publish(region: Region, anchors: int) -> None:
+def publish(region: Region, anchors: int, release: str = RELEASE) -> None:
     """A release of `anchors` lists, sealed and current, and live state of as many products, well stocked."""
     with RegionStore(region) as store:
-        store.begin(RELEASE, Buckets.of(max(1, anchors // 2_500), anchors, anchors * len(STEPS)))
+        store.begin(release, Buckets.of(max(1, anchors // 2_500), anchors, anchors * len(STEPS)))
         for some in batches(lists(anchors), 20_000):
-            store.stage(RELEASE, (each for _, _, own in some for each in own), (each for each, _, _ in some))
-        staged = store.verify(RELEASE)
+            store.stage(release, (each for _, _, own in some for each in own), (each for each, _, _ in some))
+        staged = store.verify(release)
         store.seal(
-            RELEASE,
+            release,
             ReleaseMeta(
                 region=region.name,
-                release_id=RELEASE,
+                release_id=release,
                 as_of="2026-01-05",
                 computed_at="2026-01-05T12:00:00Z",
                 anchors=staged.anchors,
@@ -86,7 +86,7 @@ def publish(region: Region, anchors: int) -> None:
                 currency=region.currency,
             ),
         )
-        store.switch(RELEASE, None)
+        store.switch(release, None)
         seed(store, anchors)
 
 

@@ -48,7 +48,7 @@ def up(
     folder: Path, edge_port: int, *, limits: bool = True, start_as: Callable[[], None] | None = None
 ) -> Iterator[int]:
     """The gateway's port while the body runs. Raises RuntimeError where nginx is not installed or does not start."""
-    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    binary = shutil.which("nginx")
     if binary is None:
         raise RuntimeError("nginx is not installed (make system-deps)")
     (port,) = services.free_ports(1)

@@ -13,6 +13,7 @@ in a row, one at a time, are answered within ten times the median of a quiet edg
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -135,6 +136,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each load")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    if missing := [each for each in ("wrk", "nginx") if shutil.which(each) is None]:
+        print(f"nothing is measured: {' and '.join(missing)} must be installed")
+        return
     with (
         tempfile.TemporaryDirectory() as made,
         edge_behind_gateway(Path(made), options.anchors, options.seconds) as overload,

@@ -42,7 +42,7 @@ def _json(value: object) -> bytes:
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_no_bytes_break_a_parser(name: str) -> None:
-    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(data=st.binary(max_size=200) | VALUES.map(_json) | altered(SEEDS[name]))
     def feed(data: bytes) -> None:
         fed(name, data)
