@@ -34,12 +34,11 @@ def fp_growth(orders: Any, min_orders: int, largest: int) -> Any:
 
 def tandem(orders: Any, min_orders: int, largest: int, category: Mapping[str, str] | None = None) -> Any:
     """The same by `kernels.sets`; with `category`, only sets of which no two products share one."""
-    from pyspark.sql import functions as F
 
     def mine(rows: pa.Table) -> pa.Table:
         return mined(rows, min_orders, largest, category)
 
-    return orders.select("skus").groupBy(F.lit(0)).applyInArrow(mine, SCHEMA)
+    return orders.select("skus").groupBy().applyInArrow(mine, SCHEMA)
 
 
 def mined(rows: pa.Table, min_orders: int, largest: int, category: Mapping[str, str] | None = None) -> pa.Table:

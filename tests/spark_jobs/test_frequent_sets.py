@@ -51,6 +51,6 @@ def test_a_part_of_the_demos_orders_gives_what_fp_growth_finds(spark: Any, groce
     frame = spark.createDataFrame([(skus,) for skus in orders], "skus array<string>")
     theirs = _sets.collected(_sets.fp_growth(frame, 12, 4))
     assert {len(skus) for skus in theirs} >= {2, 3}
-    rows = pa.table({"skus": pa.array(orders, pa.list_(pa.string()))})
-    assert not _sets.differences(theirs, of(_sets.mined(rows, 12, 4)))
-    assert not _sets.differences(_sets.allowed(theirs, category), of(_sets.mined(rows, 12, 4, category)))
+    assert not _sets.differences(theirs, _sets.collected(_sets.tandem(frame, 12, 4)))
+    ruled = _sets.collected(_sets.tandem(frame, 12, 4, category))
+    assert not _sets.differences(_sets.allowed(theirs, category), ruled)
