@@ -87,14 +87,10 @@ def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -
     """The places whose bundle the cart holds whole, and the others."""
     whole: list[Standing] = []
     others: list[Standing] = []
+    there = frozenset(cart).issuperset
     for place in ranked:
-        for sku in place.others:
-            if sku not in cart:
-                others.append(place)
-                break
-        else:
-            held = _held(moment.release.bundle(place.bundle_id), cart)
-            (whole if held else others).append(place)
+        held = there(place.others) and _held(moment.release.bundle(place.bundle_id), cart)
+        (whole if held else others).append(place)
     return whole, others
 
 
