@@ -23,8 +23,8 @@ CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 JSON = (b"content-type", b"application/json")
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
-ANSWER_BYTES, PLACE_BYTES = 1_500, 320
-"""What a kept answer takes in memory, about, and each place of its list, without the bundles themselves."""
+ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_500, 320, 800
+"""What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
 BUNDLES, UNQUOTED = b',"bundles":[', b',"quote":null'
 
 _encode = msgspec.json.Encoder().encode
@@ -58,17 +58,19 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_basis", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale", "_texts",
-        "_until", "_version", "counted", "headers", "size",
+        "_basis", "_body", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale",
+        "_texts", "_told", "_until", "_version", "counted", "headers", "size",
     )  # fmt: skip
 
     def __init__(self, question: Question, places: list[_Place]) -> None:
         self._question, self._places = question, places
-        self.size = ANSWER_BYTES + PLACE_BYTES * len(places)
+        self.size = ANSWER_BYTES + PLACE_BYTES * len(places) + TEXT_BYTES * min(question.limit, len(places))
         self._number = self._version = NEVER
         self._until = 0
         self._basis: tuple[int, bool, bool] | None = None
         self._stale: bool | None = None
+        self._told: bytes | None = None
+        self._body = b""
         self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
         self._head, self._texts = b"", [b""]
@@ -85,7 +87,7 @@ class BundlesAnswer:
             or (products.version != self._version and self._changed(products))
         ):
             self._make(moment, signing)
-            self._stale = None
+            self._stale = self._told = None
         self._number, self._version = moment.number, products.version
         if moment.freshness.stale is not self._stale:
             self._stale = stale = moment.freshness.stale
@@ -94,7 +96,10 @@ class BundlesAnswer:
 
     def body(self, moment: Moment) -> bytes:
         """JSON, of the shape answers.BundlesAnswer."""
-        return b"".join([self._head, moment.told.text, BUNDLES, *self._texts])
+        told = moment.told.text
+        if told is not self._told:
+            self._told, self._body = told, b"".join([self._head, told, BUNDLES, *self._texts])
+        return self._body
 
     def _changed(self, products: LiveTable) -> bool:
         changed, version = products.marks, self._version
@@ -137,8 +142,8 @@ class BundlesBook:
         self._forget()
 
     def _forget(self) -> None:
-        self._kept: Kept[Key, BundlesAnswer] = Kept(self._limit_bytes // 4)
-        self._bundles: Kept[tuple[str, Story | None, str], KeptBundle] = Kept(3 * self._limit_bytes // 4)
+        self._kept: Kept[Key, BundlesAnswer] = Kept(self._limit_bytes // 2)
+        self._bundles: Kept[tuple[str, Story | None, str], KeptBundle] = Kept(self._limit_bytes // 2)
 
     @property
     def size(self) -> int:
