@@ -23,7 +23,7 @@ CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 JSON = (b"content-type", b"application/json")
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
-ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_500, 320, 800
+ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
 BUNDLES, UNQUOTED = b',"bundles":[', b',"quote":null'
 

@@ -16,7 +16,7 @@ from tandem.bundle import Bundle, Listed
 from tandem.offer import Live, parts_of, plain_price
 
 NEVER = -1
-BUNDLE_BYTES = 3_400
+BUNDLE_BYTES = 2_600
 """What a kept bundle takes in memory, about."""
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""

@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Past this age no price is shown, and no bundle; 0: never. A region with a feed should have a limit."""
     release_limit_seconds: int = 0
     """Past this age of the release an answer is stale, and nothing is discounted; 0: never."""
-    answers_kept_bytes: int = 384 * 1024 * 1024
+    answers_kept_bytes: int = 320 * 1024 * 1024
     """What encoded answers may take in each edge process and region, about; those asked for lately stay."""
     log_share: float = 0.01
     """Of the requests, those with a line in the edge's log; failures (5xx) always have one."""
