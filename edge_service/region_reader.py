@@ -1,4 +1,6 @@
-"""A region's Redis as an edge process uses it: reads the replica nearest to it, writes to the primary."""
+"""A region's Redis as an edge process uses it: reads the replica nearest to it (where that is away, the primary), and
+writes to the primary.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,9 @@ class RegionReader:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self._near, self._stream = Wire(region.read_url, TIMEOUT_SECONDS), Wire(region.read_url, TIMEOUT_SECONDS)
-        self._primary = Wire(region.redis_url, TIMEOUT_SECONDS)
+        near = (region.read_url, region.redis_url)
+        self._near, self._stream = Wire(near, TIMEOUT_SECONDS), Wire(near, TIMEOUT_SECONDS)
+        self._primary = Wire([region.redis_url], TIMEOUT_SECONDS)
 
     def close(self) -> None:
         for wire in (self._near, self._stream, self._primary):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -19,10 +19,12 @@ Command = tuple[Word, ...]
 
 
 class Wire:
-    """Connects when it is first used, and again after a break. Raises RedisError; it never sends anything twice."""
+    """Connects when it is first used, and again after a break; where nobody answers, the next try goes to the next of
+    its addresses. Raises RedisError; it never sends anything twice.
+    """
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        self._address: dict[str, Any] = dict(parse_url(url))
+    def __init__(self, urls: Iterable[str], timeout_seconds: float) -> None:
+        self._addresses: deque[dict[str, Any]] = deque(dict(parse_url(url)) for url in dict.fromkeys(urls))
         self._timeout_seconds = timeout_seconds
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
@@ -39,6 +41,7 @@ class Wire:
                 replies = await (await self._up()).send(commands)
         except TimeoutError as error:
             self.close()
+            self._addresses.rotate(-1)
             raise exceptions.TimeoutError(f"no answer within {self._timeout_seconds:g} seconds") from error
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
@@ -61,7 +64,7 @@ class Wire:
             return self._link
 
     async def _connect(self) -> _Link:
-        loop, told = asyncio.get_running_loop(), self._address
+        loop, told = asyncio.get_running_loop(), self._addresses[0]
         try:
             if "path" in told:
                 _, link = await loop.create_unix_connection(_Link, told["path"])
@@ -71,12 +74,12 @@ class Wire:
                     _Link, told.get("host", "localhost"), int(told.get("port", 6379)), ssl=secure
                 )
         except OSError as error:
+            self._addresses.rotate(-1)
             raise exceptions.ConnectionError(str(error)) from error
-        await self._greet(link)
+        await self._greet(link, told)
         return link
 
-    async def _greet(self, link: _Link) -> None:
-        told = self._address
+    async def _greet(self, link: _Link, told: Mapping[str, Any]) -> None:
         commands: list[Command] = []
         if password := told.get("password"):
             commands.append(("AUTH", told["username"], password) if told.get("username") else ("AUTH", password))

@@ -242,6 +242,35 @@ async def test_a_replica_takes_over_while_it_serves(
         replica.stop()
 
 
+async def test_where_the_replica_is_away_the_primary_is_read(
+    link: BadLink, own_redis: RedisProcess, tmp_path: Path, clock: Clock
+) -> None:
+    """The link stands for the replica; the primary is reached without it."""
+    with RegionStore(region_at(own_redis.url)) as store:
+        publish(store, "r1")
+        store.seed_live(PRODUCTS, now(clock))
+    region = region_at(own_redis.url, redis_replica_url=at(link))
+    async with client_of(create_app(settings(tmp_path, log_share=0.0), [region], clock=clock)) as edge:
+        await ready(edge)
+        async with watched(edge) as watch:
+            watch.prices["tea"] |= {611}
+            link.close()
+            assert (await post_delta(edge, now(clock), "tea", list_price=611)).status_code == 200
+
+            async def shows_it() -> bool:
+                first = await watch.ask(PATHS[0])
+                return not first["stale"] and first["bundles"][0]["components"][0]["unit_price"] == 611
+
+            await until(shows_it)
+            with RegionStore(region_at(own_redis.url)) as store:
+                publish(store, "r2")
+
+            async def follows() -> bool:
+                return (await watch.ask(PATHS[0]))["release"] == "r2"
+
+            await until(follows)
+
+
 def _in_step(primary: RedisProcess, replica: redis.Redis) -> None:
     with redis.Redis.from_url(primary.url) as client:
         while client.info("replication")["master_repl_offset"] != replica.info("replication")["master_repl_offset"]:

@@ -131,7 +131,7 @@ async def test_a_failure_is_logged_without_what_was_asked(
     async with client_of(app) as edge:
         await ready(edge)
         app.edge.served["north"].reader.close()
-        app.edge.served["north"].reader._primary._address["port"] = 1
+        app.edge.served["north"].reader._primary._addresses[0]["port"] = 1
         event = {"kind": "click", "event_id": EVENT, "at": "2026-01-05T12:00:00Z", "release": "r1", "bundle_id": "b",
                  "session_id": SESSION}  # fmt: skip
         told = await edge.post("/v1/north/events", json=[event])
