@@ -214,7 +214,7 @@ def _searched(content: Content, most: int) -> list[tuple[int, shards.Product]]:
     orders: dict[str, int] = defaultdict(int)
     for ranked in content.lists:
         told = (content.bundles[place.bundle_id].orders_together for place in ranked.bundles)
-        orders[ranked.anchor] = max(orders[ranked.anchor], *told)
+        orders[ranked.anchor] = max([orders[ranked.anchor], *told])
     return _most_bought(
         [(count, content.products[sku]) for sku, count in orders.items() if sku in content.products], most
     )

@@ -163,7 +163,7 @@ def _component(sku: str, instead: str) -> dict[str, Any]:
 def test_the_search_list_ends_at_what_was_bought_most() -> None:
     orders = {"tea": 9, "cup": 30, "pot": 30, "lid": 99}
     content = stage.Content(
-        [AnchorList("*", sku, (Listed(sku, 0.5, "region"),)) for sku in orders],
+        [*(AnchorList("*", sku, (Listed(sku, 0.5, "region"),)) for sku in orders), AnchorList("*", "tea", ())],
         {sku: Bundle(sku, (Component(sku),), 0, count, 1.0) for sku, count in orders.items()},
         {sku: Product(sku, sku.title()) for sku in orders if sku != "lid"},
     )
