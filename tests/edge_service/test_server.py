@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -201,3 +204,37 @@ def test_more_connections_than_it_takes_wait_and_are_answered(configured: Path) 
         with ThreadPoolExecutor(40) as pool:
             told = list(pool.map(lambda _: _answer(server.port, ask), range(40)))
         assert {each[9:12] for each in told} == {b"200"}
+
+
+def test_a_crowd_is_answered_or_told_to_come_back_and_afterwards_all_is_as_before(configured: Path) -> None:
+    """A hundred connections, each asking again as soon as it is answered, of an edge that lets nobody wait long."""
+    with serving(configured, "--region", "north", longest_wait_ms=10) as (server, client):
+        told = asyncio.run(_crowd(server.port, connections=100, requests=40))
+        assert len(told) == 4_000
+        statuses = Counter(answer[9:12] for answer in told)
+        assert statuses.keys() == {b"200", b"503"}
+        assert all(b"retry-after: 1" in answer.lower() for answer in told if answer[9:12] == b"503")
+        refused = re.search(r'tandem_refused_total\{reason="late"\} (\S+)', client.get("/metrics").text)
+        assert refused is not None
+        assert float(refused[1]) == statuses[b"503"], "each refusal is counted"
+        time.sleep(0.1)
+        assert {client.get("/v1/north/bundles/tea").status_code for _ in range(20)} == {200}
+
+
+async def _crowd(port: int, connections: int, requests: int) -> list[bytes]:
+    """The heads of all answers."""
+    body = b'{"skus":["tea","pan","cup"],"limit":50}'
+    request = b"POST /v1/north/offers HTTP/1.1\r\nHost: edge\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def ask_on() -> list[bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        heads = []
+        for _ in range(requests):
+            writer.write(request)
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", heads[-1].lower())[0]))
+        writer.close()
+        await writer.wait_closed()
+        return heads
+
+    return [head for heads in await asyncio.gather(*[ask_on() for _ in range(connections)]) for head in heads]
