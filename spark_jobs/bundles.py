@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from spark_jobs import affinity, delta, facts, in_tasks, order_files, parquet_files, segments
 from spark_jobs.facts import Job
-from spark_jobs.kernels import bundling, completion, cut, lines, tilt
+from spark_jobs.kernels import bundle_rows, completion, cut, lines, mining, offering, tilt
 from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.protocol import MEASURED, Measure
 from spark_jobs.kernels.shop import Shop
@@ -119,7 +119,7 @@ def packed(job: Job, *, in_segments: bool = True) -> DataFrame:
 
 
 def mined(job: Job, orders: DataFrame, known: DataFrame, windows: Iterable[tuple[str, str]]) -> DataFrame:
-    """The sets of `windows` (region, segment) and of everything, a row of PACKED each; see `kernels.bundling.mined`."""
+    """The sets of `windows` (region, segment) and of everything, a row of PACKED each; see `kernels.mining.mined`."""
     return with_catalogue(job, orders, known).applyInArrow(_miner(job, {*windows, (ALL, ALL)}), PACKED)
 
 
@@ -148,7 +148,7 @@ def _miner(job: Job, wanted: set[tuple[str, str]]) -> Callable[[tuple[pa.Scalar,
             shop = Shop(shops.from_bytes(values[SHOP][0].as_buffer()), held)
             asked = {segment for name, segment in wanted if name == region}
             for segment, cell in cut.levels(baskets, cells, region, asked):
-                sets = bundling.mined(cell, shop, rules, region=region, segment=segment, k=k[region])
+                sets = mining.mined(cell, shop, rules, region=region, segment=segment, k=k[region])
                 found.append((region, segment, SETS, shops.to_bytes(sets)))
                 found.append((region, segment, BOUGHT, shops.to_bytes(tilt.bought(cell))))
         columns = list(zip(*found, strict=True)) or [[] for _ in range(4)]
@@ -177,7 +177,7 @@ def _values(rows: pa.Table) -> dict[str, list[pa.Scalar]]:
 
 
 def listed(job: Job, sets: DataFrame, known: DataFrame, tilts: Mapping[tuple[str, str], float]) -> DataFrame:
-    """The lists and the bundles of every window, written by a task a region; see `kernels.bundling.rows`.
+    """The lists and the bundles of every window, written by a task a region; see `kernels.bundle_rows.rows`.
 
     `sets` as `mined` gives them; a window is a segment that has sets of its own, or a whole region. `tilts`: of each
     published (region, segment), how far its own popularity goes into the order of pairs.
@@ -208,15 +208,15 @@ def _lister(
             shop, wishes = Shop(values[ALL, ALL][SHOP], held), _wishes(rankings, region)
             rows = []
             for segment in sorted(segment for name, segment in sets if name == region):
-                window = bundling.Window(region, segment, k[region])
+                window = offering.Window(region, segment, k[region])
                 places = ((region, segment), (region, ALL), (ALL, ALL))
                 levels = {_level(*place): sets[place] for place in places if place in sets}
                 wished = next((wishes[place] for place in places if place in wishes), None)
                 if wished is not None and (region, segment) in tilts:
                     mine, whole = (values[region, name][BOUGHT] for name in (segment, ALL))
                     wished = tilt.tilted(wished, mine, whole, tilts[region, segment])
-                offers = bundling.offers(levels, shop, rules, window, wished)
-                rows.append(bundling.rows(offers, shop, rules, window))
+                offers = offering.offers(levels, shop, rules, window, wished)
+                rows.append(bundle_rows.rows(offers, shop, rules, window))
             yield files.write(region, pa.concat_tables(rows))
 
     return arrange
@@ -243,7 +243,7 @@ def _wishes(rankings: parquet_files.Held, region: str) -> dict[tuple[str, str], 
     return found
 
 
-GLOBAL = bundling.LEVELS.index("global")
+GLOBAL = offering.LEVELS.index("global")
 
 
 def _level(cell_region: str, cell_segment: str) -> int:
@@ -253,7 +253,7 @@ def _level(cell_region: str, cell_segment: str) -> int:
 
 @dataclass(frozen=True)
 class Files:
-    """Where rows of `kernels.bundling.ROWS` become files of `bundle_sets` and `bundles`, and what they all hold."""
+    """Where rows of `kernels.bundle_rows.ROWS` become files of `bundle_sets` and `bundles`, and what they all hold."""
 
     bundle_sets: Folder
     bundles: Folder

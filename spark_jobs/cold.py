@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 
 from spark_jobs import bundles, delta, order_files, parquet_files, substitutes
 from spark_jobs.facts import Job
-from spark_jobs.kernels import answered, bundling, content, later, protocol, votes
+from spark_jobs.kernels import answered, bundle_rows, content, later, protocol, votes
 from spark_jobs.kernels import shelf as shelves
 from spark_jobs.kernels import shop as shops
 from spark_jobs.kernels.cells import Cell, Ints
@@ -37,7 +37,7 @@ ANSWERS = """region string, anchor string, companion string, level int, confiden
 lift double, place int"""
 ANSWERED, OWN = "answered", "own"
 """Kinds of `bundles.PACKED`: rows of ANSWERS, and what `bundles.LISTED` calls own."""
-NOTHING = pa.schema([("bundle_id", pa.string()), ("evidence", bundling.EVIDENCE)]).empty_table()
+NOTHING = pa.schema([("bundle_id", pa.string()), ("evidence", bundle_rows.EVIDENCE)]).empty_table()
 
 
 def completed(job: Job, lists: DataFrame, known: DataFrame) -> DataFrame:

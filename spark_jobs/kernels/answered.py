@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from spark_jobs.kernels import bundling
+from spark_jobs.kernels import bundle_rows, lawful, offering
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.shop import Shop
 from tandem.bundle import LEVELS, bundle_id
@@ -16,7 +16,7 @@ from tandem.segments import ALL
 
 
 def rows(answers: pa.Table, own: pa.Table, shop: Shop, rules: Rules, region: str) -> pa.Table:
-    """Rows of `bundling.ROWS`: a list for each anchor of `answers` (`cold.ANSWERS`), then the bundles it adds to `own`.
+    """Rows of `bundle_rows.ROWS`: a list for each anchor of `answers` (`cold.ANSWERS`), then bundles that `own` lacks.
 
     A bundle has one story in a region, whoever lists it: what `own` (bundle_id, evidence) counted of it, else that of
     its most telling level, of two anchors the first by SKU. What rules forbid is in no list.
@@ -33,17 +33,17 @@ def rows(answers: pa.Table, own: pa.Table, shop: Shop, rules: Rules, region: str
     np.maximum.at(score, pair, answers["confidence"].to_numpy())
     nothing = pa.array(np.zeros(len(firsts), np.int64))
     story = [level, level, nothing, *(told[name].combine_chunks() for name in ("customers", "lift"))]
-    window = bundling.Window(region, ALL, 0)
+    window = offering.Window(region, ALL, 0)
     bundles = pa.table(
         {
             "bundle_id": ids,
-            "components": bundling.components(items[firsts], shop, rules, window),
+            "components": bundle_rows.components(items[firsts], shop, rules, window),
             "score": score,
-            "evidence": pa.StructArray.from_arrays(story, fields=list(bundling.EVIDENCE)),
+            "evidence": pa.StructArray.from_arrays(story, fields=list(bundle_rows.EVIDENCE)),
         }
     )
     lists = _lists(answers, ids.take(pa.array(pair)), pc.coalesce(counted, level).take(pa.array(pair)))
-    return pa.concat_tables([bundling.as_rows(part, window) for part in (lists, bundles.filter(pc.is_null(place)))])
+    return pa.concat_tables([bundle_rows.as_rows(part, window) for part in (lists, bundles.filter(pc.is_null(place)))])
 
 
 def _lawful(answers: pa.Table, shop: Shop, region: str) -> tuple[pa.Table, Ints, Ints]:
@@ -51,7 +51,7 @@ def _lawful(answers: pa.Table, shop: Shop, region: str) -> tuple[pa.Table, Ints,
     anchor, companion = shop.numbers(answers["anchor"]), shop.numbers(answers["companion"])
     items = np.sort(np.stack((anchor, companion), axis=1), axis=1)
     held = [rule for rule in shop.held if rule.covers(region, ALL)]
-    fine = (items >= 0).all(1) & bundling.lawful(items, held)
+    fine = (items >= 0).all(1) & lawful.lawful(items, held)
     return answers.filter(pa.array(fine)).combine_chunks(), anchor[fine], items[fine]
 
 
@@ -67,7 +67,7 @@ def _pairs(items: Ints, anchor: Ints, level: Ints) -> tuple[NDArray[np.int64], N
 def _lists(answers: pa.Table, ids: pa.Array, matched: pa.Array) -> pa.Table:
     """A list for each anchor by SKU; `ids` and `matched`: of each answer."""
     entries = pa.StructArray.from_arrays(
-        [ids, answers["confidence"].combine_chunks(), matched], fields=list(bundling.LISTED)
+        [ids, answers["confidence"].combine_chunks(), matched], fields=list(bundle_rows.LISTED)
     )
     order = pc.sort_indices(answers, [("anchor", "ascending"), ("place", "ascending")])
     anchors = pc.run_end_encode(answers["anchor"].combine_chunks().take(order))

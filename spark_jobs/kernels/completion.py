@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 
-from spark_jobs.kernels import bundling, cells, protocol
+from spark_jobs.kernels import cells, mining, offering, protocol
 from spark_jobs.kernels.cells import Cell, Ints
 from spark_jobs.kernels.protocol import Estimate, Measure
 from spark_jobs.kernels.sets import ABSENT, LARGEST, frequent_sets
@@ -20,7 +20,7 @@ from spark_jobs.kernels.shop import Floats, Shop
 from tandem.rules import Rules
 from tandem.segments import ALL
 
-GLOBAL = bundling.LEVELS.index("global")
+GLOBAL = offering.LEVELS.index("global")
 NORMAL_95 = 1.959964
 """Quantile of the normal distribution for a 95 % interval."""
 Counts = NDArray[np.int64]
@@ -149,10 +149,10 @@ class _Trial:
     rules: Rules
     region: str
 
-    def offers(self, k: int) -> bundling.Offers:
+    def offers(self, k: int) -> offering.Offers:
         """As a region's own lists would be, had the orders learned from been all that is known."""
-        sets = bundling.mined(self.learned, self.shop, self.rules, region=self.region, segment=ALL, k=k)
-        return bundling.offers({GLOBAL: sets}, self.shop, self.rules, bundling.Window(self.region, ALL, k))
+        sets = mining.mined(self.learned, self.shop, self.rules, region=self.region, segment=ALL, k=k)
+        return offering.offers({GLOBAL: sets}, self.shop, self.rules, offering.Window(self.region, ALL, k))
 
     def asked(self, anchor: Ints, items: Ints, chance: Floats | None = None) -> Asked:
         number = pc.fill_null(pc.index_in(self.shop.skus, self.later.skus), -1).to_numpy(zero_copy_only=False)
@@ -160,7 +160,7 @@ class _Trial:
 
     def of_the_best(self) -> dict[str, Estimate]:
         pool = self.offers(BEST_K).pool
-        named = {"bundles": pool.items[bundling.best(pool, BEST)], **self._textbook()}
+        named = {"bundles": pool.items[offering.best(pool, BEST)], **self._textbook()}
         return {name: value for subject, items in named.items() for name, value in self._attached(items, subject)}
 
     def _attached(self, items: Ints, subject: str) -> Iterator[tuple[str, Estimate]]:

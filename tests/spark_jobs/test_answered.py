@@ -9,14 +9,14 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.kernels import answered, bundling
+from spark_jobs.kernels import answered, bundle_rows
 from spark_jobs.kernels import shop as shops
 from tandem import merchandising
 from tandem.bundle import LEVELS, bundle_id
 from tandem.rules import Rule
 from tests.spark_jobs.test_bundling import CATEGORY, DAY, a_rule, relaxed, rule, rules_of, shop_of
 
-OWN = pa.schema([("bundle_id", pa.string()), ("evidence", bundling.EVIDENCE)])
+OWN = pa.schema([("bundle_id", pa.string()), ("evidence", bundle_rows.EVIDENCE)])
 Row = tuple[str, str, str, float]
 """Anchor, companion, level, confidence."""
 

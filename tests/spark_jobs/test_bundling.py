@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.kernels import bundling, cells, completion
+from spark_jobs.kernels import bundle_rows, cells, completion, mining, offering
 from spark_jobs.kernels import shop as shops
-from spark_jobs.kernels.bundling import Window
+from spark_jobs.kernels.offering import Window
 from spark_jobs.kernels.shop import Shop
 from tandem import merchandising
 from tandem.bundle import bundle_id
@@ -69,9 +69,9 @@ def baskets_of(seed: int, count: int = 120) -> list[tuple[str | None, set[str]]]
 
 def made(held: Sequence[Rule], baskets: Sequence[tuple[str | None, set[str]]], window: Window = NORTH, **keys: object):  # type: ignore[no-untyped-def]
     rules, shop = rules_of(*held, **keys), shop_of(*held, alike=[("a", "f"), ("f", "a"), ("d", "e")])
-    sets = bundling.mined(cell_of(baskets), shop, rules, region="north", segment="*", k=window.k)
-    offers = bundling.offers({1: sets}, shop, rules, window)
-    table = bundling.rows(offers, shop, rules, window)
+    sets = mining.mined(cell_of(baskets), shop, rules, region="north", segment="*", k=window.k)
+    offers = offering.offers({1: sets}, shop, rules, window)
+    table = bundle_rows.rows(offers, shop, rules, window)
     lists = {row["anchor"]: row["bundles"] for row in table.to_pylist() if row["anchor"] is not None}
     bundles = {row["bundle_id"]: row for row in table.to_pylist() if row["anchor"] is None}
     return lists, bundles
@@ -173,13 +173,13 @@ def test_a_segment_lists_what_it_supports_and_borrows_the_rest_from_its_region()
     region, segment = baskets_of(3, 300), [(f"c{n}", {"a", "b"}) for n in range(8)]
     rules, shop, window = rules_of(), shop_of(), Window("north", "few", 2)
     tables = {
-        level: bundling.mined(cell_of(baskets), shop, rules, region="north", segment=name, k=2)
+        level: mining.mined(cell_of(baskets), shop, rules, region="north", segment=name, k=2)
         for level, name, baskets in ((0, "few", segment), (1, "*", [*region, *segment]))
     }
     assert not len(tables[0]), "all of its orders hold both: no more than chance"
     segment += [(f"c{n}", {"c"}) for n in range(20)]
-    tables[0] = bundling.mined(cell_of(segment), shop, rules, region="north", segment="few", k=2)
-    table = bundling.rows(bundling.offers(tables, shop, rules, window), shop, rules, window).to_pylist()
+    tables[0] = mining.mined(cell_of(segment), shop, rules, region="north", segment="few", k=2)
+    table = bundle_rows.rows(offering.offers(tables, shop, rules, window), shop, rules, window).to_pylist()
     lists = {row["anchor"]: row["bundles"] for row in table if row["anchor"]}
     assert set(lists) == {"a", "b"}, "what it supports nothing of has the region's list"
     levels = {each["bundle_id"]: each["matched"] for each in lists["a"]}
@@ -189,8 +189,8 @@ def test_a_segment_lists_what_it_supports_and_borrows_the_rest_from_its_region()
 
 def test_pairs_stand_in_the_order_that_is_preferred():
     baskets, rules, shop = baskets_of(4), rules_of(diversity=0, reach=0, larger_sets=0.001), shop_of()
-    sets = bundling.mined(cell_of(baskets), shop, rules, region="north", segment="*", k=2)
-    offers = bundling.offers({1: sets}, shop, rules, NORTH)
+    sets = mining.mined(cell_of(baskets), shop, rules, region="north", segment="*", k=2)
+    offers = offering.offers({1: sets}, shop, rules, NORTH)
     plain = [tuple(offers.pool.ids.take(pa.array(offers.bundle[offers.anchor == 0])).to_pylist())]
     items = [offers.pool.items[place] for place in offers.bundle[offers.anchor == 0]]
     companions = [int(row[1]) for row in items if (row >= 0).sum() == 2]
@@ -202,7 +202,7 @@ def test_pairs_stand_in_the_order_that_is_preferred():
             "place": list(range(1, 1 + len(wanted))),
         }
     )
-    offers = bundling.offers({1: sets}, shop, rules, NORTH, preferred)
+    offers = offering.offers({1: sets}, shop, rules, NORTH, preferred)
     items = [offers.pool.items[place] for place in offers.bundle[offers.anchor == 0]]
     assert [int(row[1]) for row in items if (row >= 0).sum() == 2] == wanted
     assert len(plain[0]) == len(items)
@@ -244,7 +244,7 @@ def test_later_orders_are_asked_exactly():
 
 def test_all_pairs_that_may_stand_together_are_mined():
     baskets = baskets_of(5)
-    sets = bundling.mined(cell_of(baskets), shop_of(), rules_of(), region="*", segment="*", k=2)
+    sets = mining.mined(cell_of(baskets), shop_of(), rules_of(), region="*", segment="*", k=2)
     found = {tuple(each) for each in sets["skus"].to_pylist()}
     total = len(baskets)
     for pair in combinations(sorted(CATEGORY), 2):
