@@ -97,8 +97,10 @@ class Window:
 def read(settings: Settings, region: Region) -> Reading | None:
     """What the region's edge says; None where it does not answer, or does not serve the region."""
     address = (region.edge_url or storefront.local_edge(settings)).rstrip("/")
+    key = {"X-Tandem-Key": settings.admin_key} if settings.admin_key else {}
+    asked = urllib.request.Request(f"{address}/metrics", headers=key)  # noqa: S310 - http
     try:
-        with urllib.request.urlopen(f"{address}/metrics", timeout=ASK_SECONDS) as answer:  # noqa: S310 - http
+        with urllib.request.urlopen(asked, timeout=ASK_SECONDS) as answer:  # noqa: S310
             return parsed(answer.read().decode(), region.name)
     except (OSError, ValueError):
         return None

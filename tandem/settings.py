@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     delta_keys: str = ""
     """Keys (comma separated) that may post stock and price deltas. Default: one made in `$TANDEM_HOME`.
     Keys of single clients, each with its scopes, stand in `clients.toml`."""
+    admin_key: str = ""
+    """A key with the scope admin that the canary reads the edges' `/metrics` with, where they ask for one."""
     open_scopes: str = "read,verify,admin"
     """Scopes (comma separated) that the edge asks no key for: of read, verify, admin. Events belong to read."""
     quote_ttl_seconds: int = 600

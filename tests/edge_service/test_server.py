@@ -21,6 +21,9 @@ import httpx
 import pytest
 
 from edge_service.region_store import RegionStore
+from spark_jobs import edge_health
+from tandem.clients import Client, hash_of, written
+from tandem.settings import Settings
 from tests.edge_service.conftest import DELTA_KEY, PRODUCTS, QUOTE_KEYS, Clock, free_port, now, publish, region_at
 
 pytestmark = [pytest.mark.servers]
@@ -195,6 +198,17 @@ def _answer(port: int, data: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(data)
         return connection.recv(65_536)
+
+
+def test_metrics_that_need_a_key_are_read_by_a_canary_that_has_it(configured: Path) -> None:
+    key = "the-key-of-the-canary"
+    client_file = written(Client(name="canary", sha256=[hash_of(key)], scopes=["admin"]))
+    (configured / "config" / "clients.toml").write_text(client_file)
+    with serving(configured, "--region", "north", open_scopes="read") as (server, client):
+        assert client.get("/metrics").status_code == 401
+        region = region_at("redis://127.0.0.1:1/0", edge_url=f"http://127.0.0.1:{server.port}")
+        assert edge_health.read(Settings(home=configured), region) is None
+        assert edge_health.read(Settings(home=configured, admin_key=key), region) is not None
 
 
 def test_more_connections_than_it_takes_wait_and_are_answered(configured: Path) -> None:

@@ -32,7 +32,7 @@ class Edge:
     """Stands where an edge's /metrics is: the edge's own counters, moved by every reading as a test says."""
 
     def __init__(self, region: regions.Region) -> None:
-        self.metrics, self.region = Metrics({}, {}, logger(), 0), region
+        self.metrics, self.region = Metrics({}, {}, logger(), Settings(log_share=0)), region
         self.empty_after, self.failing, self.readings = False, False, 0
         edge = self
 
@@ -56,7 +56,7 @@ class Edge:
         for number in range(50):
             failed = bad and self.failing and number < 5
             empty = "true" if bad and self.empty_after and number < 25 else "false"
-            self.metrics.told("/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200, 0.002)
+            self.metrics.told({"headers": []}, "/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200, 0.002)
             self.metrics.answers["north", "region", empty, "false"] += 1
         serves = f'tandem_release{{region="north",release="{release}"}} 1.0\n'
         return self.metrics.text() + serves.encode()
@@ -211,7 +211,7 @@ def test_processes_behind_one_address_are_each_compared_with_themselves() -> Non
 
 
 def test_an_edge_that_does_not_serve_the_region_says_nothing_of_it() -> None:
-    text = Metrics({}, {}, logger(), 0).text().decode()
+    text = Metrics({}, {}, logger(), Settings(log_share=0)).text().decode()
     assert edge_health.parsed(text, "north") is None
     found = edge_health.parsed(text + 'tandem_release{region="north",release="r1"} 1.0\n', "north")
     assert found is not None
