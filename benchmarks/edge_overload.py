@@ -5,8 +5,9 @@
 The edge has one core; load and gateway (nginx, deploy/images/gateway.conf) share the other. Asked for are POST offers
 with a cart of 5 and all of its 40 bundles with signed quotes: the dearest question, so that the other core can ask ten
 times as much. *peak*: answers a second over 16, 32 or 64 connections, whichever gives the most. *ten times*: 640
-connections, each asking at such a pace that together they ask ten times the peak, whatever comes back. *goodput*: answers with status 200 a second. *recovery*: from the end of the load until 25 requests
-in a row, one at a time, are answered within ten times the median of a quiet edge.
+connections, each asking at such a pace that together they ask ten times the peak, whatever comes back. *goodput*:
+answers with status 200 a second. *recovery*: from the end of the load until 25 requests in a row, one at a time, are
+answered within ten times the median of a quiet edge.
 """
 
 from __future__ import annotations
