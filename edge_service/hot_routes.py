@@ -84,8 +84,7 @@ class HotRoutes:
             return None
         key = (path, query) if query else path
         try:
-            if not self.edge.keyring.read_is_open:
-                self.edge.keyring.check(scope, "read")
+            self.edge.keyring.check(scope, "read")
             return self.edge.bundles(served, key, lambda: self._question(served, path, place, query), known)
         except Exception:  # noqa: BLE001 - the framework's route meets it again, and reports it
             return None
@@ -115,8 +114,7 @@ class HotRoutes:
         if served is None:
             return None
         try:
-            if not self.edge.keyring.read_is_open:
-                self.edge.keyring.check(scope, "read")
+            self.edge.keyring.check(scope, "read")
             return self.edge.offers(served, await self.edge.bodies.read(scope, receive))
         except Problem as problem:
             return problem.reply()

@@ -30,7 +30,6 @@ class Keyring:
     ) -> None:
         self._given, self._folder, self._addresses, self._log = given, folder, addresses, log
         self._open = frozenset(open_to_all)
-        self.read_is_open = "read" in self._open
         self._wrong = Rates("wrong-keys", WRONG_A_SECOND, WRONG_AT_ONCE)
         self._stamp = _stamp(folder)
         self._use(clients.load(folder))
