@@ -78,8 +78,7 @@ def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standin
     places.sort()
     best: dict[str, Standing] = {}
     for place in places:
-        if place.bundle_id not in best:
-            best[place.bundle_id] = place
+        best.setdefault(place.bundle_id, place)
     return list(best.values())
 
 
