@@ -30,6 +30,23 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b"Hello, world!"})
 
 
+class Bodies:
+    """As `hello`, but each address has a text of its own, as long as an answer of Tandem."""
+
+    LENGTH = 4_800
+
+    def __init__(self) -> None:
+        self._texts: dict[str, bytes] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            text = self._texts.get(scope["path"])
+            if text is None:
+                text = self._texts[scope["path"]] = scope["path"].encode().ljust(self.LENGTH)
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": text})
+
+
 class Component(BaseModel):
     sku: str
     price: int
@@ -107,6 +124,7 @@ def made(name: str, url: str, home: str) -> Any:
     """The app called `name`."""
     apps: dict[str, Any] = {
         "hello": lambda: hello,
+        "bodies": Bodies,
         "a": lambda: reference_a(plain_client(url)),
         "a-hiredis": lambda: reference_a(redis.asyncio.Redis.from_url(url)),
         "b": lambda: reference_b(plain_client(url)),
@@ -117,7 +135,7 @@ def made(name: str, url: str, home: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["hello", "a", "a-hiredis", "b", "tandem"])
+    parser.add_argument("name", choices=["hello", "bodies", "a", "a-hiredis", "b", "tandem"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--redis", default="")
     parser.add_argument("--home", default=".tandem")

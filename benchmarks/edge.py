@@ -4,9 +4,10 @@
 
 All run on the same server (granian, one worker, one core) and are asked in turn by a load generator on the other core.
 What is told: user and system time of the server's processes, from /proc/PID/stat, over the requests that it answered.
-Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app. *reference A*: FastAPI and redis-py, GET the list,
-MGET price and stock of its 18 products, a dict; redis-py as it comes, and with hiredis. *reference B*: as A as it
-comes, with a response model and orjson.
+Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app; *bodies*: the same with a text as long as Tandem's
+for each address. *reference A*: FastAPI and redis-py, GET the list, MGET price and stock of its 18 products, a dict;
+redis-py as it comes, and with hiredis. *reference B*: as A as it comes, with a response model and orjson.
+Each load runs twice and counts once: after changes of all products every answer is worked out anew, which is not warm.
 *warm*: GET bundles with six signed quotes in the answer. *offers*: POST offers, a cart of 5 with 20 candidates or more,
 without quotes, and with six.
 """
@@ -33,8 +34,6 @@ FLOORS = {"a/warm": 25.0, "b/warm": 16.0}
 BUNDLES = "/v1/north/bundles/{sku}"
 OFFERS = "/v1/north/offers"
 DELTAS_A_SECOND = 10_000
-WARM_SECONDS = 2.0
-"""After changes of all products every answer is worked out anew once: that is not warm."""
 REQUESTS = 100_000
 """Different requests (with repeated anchors) in the file that the load generator goes through."""
 
@@ -63,7 +62,7 @@ class Bench:
                 "plain": Load(self._folder, "plain", _edge_world.carts(OFFERS, anchors, 20_000, quotes=False)),
                 "signed": Load(self._folder, "signed", _edge_world.carts(OFFERS, anchors, 20_000)),
             }
-            for name in ("hello", "a", "a-hiredis", "b", "tandem"):
+            for name in ("hello", "bodies", "a", "a-hiredis", "b", "tandem"):
                 self._start(name)
             yield self
 
@@ -79,9 +78,9 @@ class Bench:
         self._servers[name] = port, pid
 
     def cpu(self, name: str, load: str) -> float:
-        """CPU microseconds a request, after WARM_SECONDS of the same load. Raises RuntimeError where one failed."""
+        """CPU microseconds a request, once the same load has run before. Raises RuntimeError where a request failed."""
         port, pid = self._servers[name]
-        self._loads[load].run(port, WARM_SECONDS)
+        self._loads[load].run(port, self._seconds)
         before = _edge_load.cpu_seconds(pid)
         told = self._loads[load].run(port, self._seconds)
         if told["failed"]:
@@ -112,6 +111,7 @@ def measured(bench: Bench, rounds: int) -> list[Row]:
     """All rows, measured in turn; a first round that warms everything does not count."""
     ways: dict[str, Callable[[], float]] = {
         "hello": lambda: bench.cpu("hello", "get"),
+        "hello, bodies of 4.8 kB": lambda: bench.cpu("bodies", "get"),
         "tandem, warm": lambda: bench.cpu("tandem", "get"),
         "tandem, warm, under deltas": bench.under_deltas,
         "tandem, offers": lambda: bench.cpu("tandem", "plain"),
@@ -135,6 +135,7 @@ def ratios(rows: list[Row]) -> dict[str, float]:
     quotes = [a - b for a, b in zip(of["tandem, offers with quotes"], of["tandem, offers"], strict=True)]
     pairs = {
         "warm/hello": (of["tandem, warm"], of["hello"]),
+        "warm/bodies": (of["tandem, warm"], of["hello, bodies of 4.8 kB"]),
         "a/warm": (of["reference A"], of["tandem, warm"]),
         "b/warm": (of["reference B"], of["tandem, warm"]),
         "warm_under_deltas/hello": (of["tandem, warm, under deltas"], of["hello"]),
