@@ -185,15 +185,14 @@ def missed(as_of: str, regions: list[str]) -> list[list[str]]:
     return [["catch-up", "--as-of", as_of, "--region", region] for region in regions if region in found]
 
 
-def _tandem(*arguments: str) -> str:
-    """What the `tandem` command prints, told in the log. Raises AirflowException with what it calls wrong."""
+def _tandem(*arguments: str) -> None:
+    """Run the `tandem` command; what it prints is told in the log. Raises AirflowException with what it calls wrong."""
     import logging
 
     done = subprocess.run([TANDEM, *arguments], capture_output=True, text=True, check=False)
     logging.getLogger("tandem").info(done.stdout)
     if done.returncode:
         raise AirflowException(done.stderr.strip().removeprefix("Error: "))
-    return done.stdout
 
 
 def _day(given: str | None, dag_run: Any) -> date:

@@ -15,11 +15,9 @@ from spark_jobs.release_switch import Say, object_store
 from tandem import regions as regions_file
 from tandem.errors import Unavailable
 from tandem.regions import Region
+from tandem.release import GONE
 from tandem.settings import Settings
 from warehouse import ledger
-
-GONE = ("retired", "quarantined")
-"""States of a release that no region's pointer or rollback goes to."""
 
 
 class Lying(NamedTuple):

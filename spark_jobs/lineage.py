@@ -74,7 +74,7 @@ def of(settings: Settings, release_id: str) -> Lineage:
     if not rows:
         raise TandemError(f"there is no release {release_id}; look with tandem releases")
     day = rows[0]["as_of"]
-    versions = {table: at for row in rows for table, at in _versions(row).items()}
+    versions = {table: at for row in rows for table, at in ledger.versions(row).items()}
     regions = regions_file.load(settings.config_folder)
     return Lineage(
         release_id=release_id,
@@ -119,10 +119,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _plain(each) for name, each in value._asdict().items()}
     return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _versions(row: Mapping[str, Any]) -> dict[str, int]:
-    return {**json.loads(row["inputs"] or "{}"), **json.loads(row["outputs"] or "{}")}
 
 
 def _held(settings: Settings, table: str, versions: Mapping[str, int], day: date) -> Held:

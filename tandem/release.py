@@ -33,6 +33,8 @@ approved: a person let it pass a gate that it breaches. degraded: the region cou
 canary: shoppers of this region see it on trial. held: a person stopped it on its way. backup: what a rollback goes to.
 quarantined: never picked again.
 """
+GONE: frozenset[State] = frozenset({"retired", "quarantined"})
+"""States of a release that no region's pointer or rollback goes to."""
 
 
 class WrongTransition(TandemError):

@@ -175,16 +175,24 @@ def as_text(rows: Iterable[Mapping[str, Any]]) -> str:
     return drawn(SHOWN, shown) if shown else "no release yet; run tandem build --as-of YYYY-MM-DD"
 
 
+def versions(row: Mapping[str, Any]) -> dict[str, int]:
+    """The versions of the tables that a release came from, by a row of its."""
+    told: dict[str, int] = {}
+    for column in ORIGINS.values():
+        told |= json.loads(row[column] or "{}")
+    return told
+
+
 def origins(rows: Iterable[Mapping[str, Any]]) -> str:
     """What `rows` came from: versions of tables and of the code, a line for each that differs."""
     lines = []
     for row in rows:
-        told = [f"{kind}: {_versions(row[column])}" for kind, column in ORIGINS.items() if row[column]]
+        told = [f"{kind}: {_listed(row[column])}" for kind, column in ORIGINS.items() if row[column]]
         lines.append("; ".join([*told, f"code: {row['code_version']}"]))
     return "\n".join(dict.fromkeys(lines))
 
 
-def _versions(told: str) -> str:
+def _listed(told: str) -> str:
     return ", ".join(f"{table} {version}" for table, version in json.loads(told).items())
 
 

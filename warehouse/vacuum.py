@@ -6,7 +6,6 @@ year (`lake.KEPT`), so that only this removes more.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
@@ -15,12 +14,10 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
 from tandem.errors import TandemError
+from tandem.release import GONE
 from tandem.settings import Settings
 from warehouse import lake, ledger
 from warehouse.tables import NAMED
-
-GONE = ("retired", "quarantined")
-"""States of a release that is never shown again."""
 
 Needed = dict[int, set[str]]
 """Version of a table to the releases that came from it."""
@@ -31,8 +28,7 @@ def needed(settings: Settings) -> dict[str, Needed]:
     found: dict[str, Needed] = defaultdict(lambda: defaultdict(set))
     for row in ledger.latest(settings):
         if row["state"] not in GONE:
-            versions = json.loads(row["inputs"] or "{}") | json.loads(row["outputs"] or "{}")
-            for table, version in versions.items():
+            for table, version in ledger.versions(row).items():
                 found[table][version].add(row["release_id"])
     return found
 
