@@ -1,4 +1,4 @@
-"""Answers with bundles, encoded: those for one product are kept, and brought up to date where a product changed."""
+"""Answers to GET bundles, encoded: kept, and brought up to date where a product changed; and the bundles in them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 
 from edge_service import questions
 from edge_service.kept import Kept
-from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle, front_of
+from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle
 from edge_service.live_table import LiveTable
-from edge_service.offering import EMPTY, Promise, Signing, apart, first, matched, merged, missing, priced, promise_of
+from edge_service.offering import Promise, Signing, first, matched
 from edge_service.releases import Release, Standing
 from edge_service.served import Moment
 from tandem.bundle import Listed, Story
@@ -25,7 +25,7 @@ JSON = (b"content-type", b"application/json")
 CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
 ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
-BUNDLES, UNQUOTED = b',"bundles":[', b',"quote":null'
+BUNDLES = b',"bundles":['
 
 _encode = msgspec.json.Encoder().encode
 
@@ -168,10 +168,6 @@ class BundlesBook:
         self._kept.put(key, found)
         return found
 
-    def offers(self, moment: Moment, question: questions.OffersQuestion, segment: str) -> OffersAnswer:
-        self._follow(moment)
-        return OffersAnswer(moment, question, segment, self)
-
     def _follow(self, moment: Moment) -> None:
         if moment.release is not self._release:
             self._release = moment.release
@@ -179,6 +175,7 @@ class BundlesBook:
 
     def bundle(self, moment: Moment, segment: str, listed: Listed) -> KeptBundle | None:
         """The bundle that is listed, up to date where it was up to date before; None where the release lacks it."""
+        self._follow(moment)
         meta = moment.release.meta
         named = self._signing.segment(segment, meta)
         key = (listed.bundle_id, listed.own, named)
@@ -212,69 +209,3 @@ def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -
         "computed_at": meta.computed_at,
     }
     return _encode(fields)[:-1] + b","
-
-
-class _Shown(NamedTuple):
-    """A bundle shown for a cart."""
-
-    listed: Listed
-    content: str
-    front: bytes
-    evidence: bytes
-    promise: Promise
-
-
-class OffersAnswer:
-    """The answer to one asker of POST offers."""
-
-    def __init__(self, moment: Moment, question: questions.OffersQuestion, segment: str, book: BundlesBook) -> None:
-        self._moment, self._segment, self._book = moment, segment, book
-        self._quotes, self._exclude = question.quotes, frozenset(question.exclude)
-        self._cart: dict[str, int] = {}
-        for line in question.cart:
-            self._cart[line.sku] = self._cart.get(line.sku, 0) + line.quantity
-        anchors = list(dict.fromkeys([*question.skus, *self._cart]))
-        whole, others = apart(moment, merged(moment, segment, anchors), self._cart)
-        shown = first(others, self._beside_the_cart, question.limit)
-        complete = first(whole, self._as_it_is, question.limit)
-        level = matched(shown, others)
-        self.labels = (moment.release.meta.region, level, "false" if shown else "true")
-        self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [b'%b,"missing":%b}' % (self._text(each), missing(each.promise, self._cart)) for each in shown]
-        self._complete = [self._text(each) + b"}" for each in complete]
-
-    def _beside_the_cart(self, place: Standing) -> _Shown | None:
-        kept = self._book.bundle(self._moment, self._segment, place.listed)
-        if kept is None or not kept.at(self._moment):  # a cart never makes sellable what is not
-            return None
-        front = kept.beside(self._cart, self._exclude, self._moment)
-        if front is not None:
-            return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
-        get = self._moment.products.get
-        here = priced(self._moment, place.listed, get, cart=self._cart, exclude=self._exclude)
-        if here is None:
-            return None
-        front = front_of(here, self._moment.release.meta.currency)
-        return _Shown(place.listed, here.content, front, place.evidence, promise_of(here.offer))
-
-    def _as_it_is(self, place: Standing) -> _Shown | None:
-        """Without anything standing in: what a cart holds whole is priced so."""
-        kept = self._book.bundle(self._moment, self._segment, place.listed)
-        if kept is None or not kept.at(self._moment):
-            return None
-        front = kept.beside(EMPTY, self._exclude, self._moment)
-        if front is None:
-            return None
-        return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
-
-    def _text(self, shown: _Shown) -> bytes:
-        """Without its closing brace."""
-        quote = UNQUOTED
-        if self._quotes:
-            quote = self._book.quote(shown.listed.bundle_id, shown.promise, self._moment, self._segment)
-        return b"".join((shown.front, EVIDENCE, shown.evidence, quote))
-
-    def body(self) -> bytes:
-        """JSON, of the shape answers.OffersAnswer."""
-        told = (self._head, self._moment.told.text, BUNDLES, b",".join(self._bundles), b'],"complete":[')
-        return b"".join((*told, b",".join(self._complete), b"]}"))

@@ -18,6 +18,7 @@ from edge_service.admission import Admission
 from edge_service.ages import as_fields
 from edge_service.bodies import Bodies
 from edge_service.bundle_answers import JSON, BundlesBook, Key, Question
+from edge_service.cart_answers import OffersAnswer
 from edge_service.keyring import Keyring
 from edge_service.live import Clock
 from edge_service.load_metrics import LoadMetrics
@@ -123,7 +124,7 @@ class Edge:
         question = questions.offers_question(body)
         moment = served.moment()
         used = served.segment(question.segment, question.consents)
-        answer = self._books[served.name].offers(moment, question, used)
+        answer = OffersAnswer(moment, question, used, self._books[served.name])
         self.metrics.answers[(*answer.labels, str(moment.told.freshness.stale).lower())] += 1
         return 200, UNKEPT, answer.body()
 
