@@ -81,7 +81,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(shared_redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    region, clock = region_at(shared_redis.url.removesuffix("0") + "4"), Clock()
+    region, clock = region_at(shared_redis.url.removesuffix("0") + "14"), Clock()
     with RegionStore(region) as store:
         store.seed_live(PRODUCTS, now(clock))
         publish(store, "r1", list(HELD.values()), RANKED)
