@@ -32,7 +32,7 @@ CEILINGS = {"recovery_seconds": 5.0, "memory_growth_mb": 100.0}
 STEADY = (16, 32, 64)
 """Connections of the loads that the peak is looked for with."""
 CROWD = 640
-PACE = 12.0
+PACE = 14.0
 """Times the peak that a crowd would ask if it were answered in no time."""
 IN_A_ROW = 25
 
