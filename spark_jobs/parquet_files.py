@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,8 @@ from warehouse.tables import TABLES, Table
 
 ROWS = 500_000
 """In a row group."""
+READ_ROWS = 50_000
+"""Rows of a file that are in memory at once, more only where a row group has more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,32 @@ class Held:
                 path = prefix + file.path
                 held = pads.dataset(path, schema(self.table), format="parquet", filesystem=system)
                 yield held.to_table(list(columns), use_threads=False)
+
+    def read(self, columns: list[str]) -> Iterator[pa.Table]:
+        """`columns` of all files, some rows at once; a column inside a struct is named `struct.column`."""
+        for file in self._opened():
+            for batch in file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
+
+    def values(self, column: str) -> int:
+        """How many values a column has, as the files say themselves; one inside arrays is named `arrays.column`."""
+        return sum(_values(file.metadata, column) for file in self._opened())
+
+    def dealt(self, hands: int) -> list[Held]:
+        """The same files in at most `hands` parts of about the same number of bytes, none of them empty."""
+        return [replace(self, files=part) for part in order_files.dealt(self.files, hands)]
+
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        system, prefix = self.where.files()
+        for file in self.files:
+            with system.open_input_file(prefix + file.path) as opened:
+                yield pq.ParquetFile(opened)
+
+
+def _values(file: pq.FileMetaData, name: str) -> int:
+    groups = [file.row_group(number) for number in range(file.num_row_groups)]
+    columns = (group.column(at) for group in groups for at in range(group.num_columns))
+    return sum(column.num_values for column in columns if column.path_in_schema.replace(".list.element", "") == name)
 
 
 def schema(table: Table) -> pa.Schema:

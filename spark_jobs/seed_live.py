@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from edge_service.region_store import LiveRow, RegionStore
 from spark_jobs import in_tasks
-from spark_jobs.region_build import RegionBuild, Source
+from spark_jobs.parquet_files import Held
+from spark_jobs.region_build import RegionBuild
 from tandem.regions import Region
 
 LIVE = {
@@ -24,7 +25,7 @@ LIVE = {
 @dataclass(frozen=True)
 class _Part:
     table: str
-    rows: Source
+    rows: Held
     known_at: datetime
 
 

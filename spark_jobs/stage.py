@@ -24,7 +24,8 @@ from cdn.store import ObjectStore
 from edge_service.region_payloads import Buckets
 from edge_service.region_store import RegionStore, Staged, batches
 from spark_jobs import in_tasks, release_rows
-from spark_jobs.region_build import RegionBuild, Source
+from spark_jobs.parquet_files import Held
+from spark_jobs.region_build import RegionBuild
 from spark_jobs.release_switch import object_store
 from tandem import segments
 from tandem.bundle import AnchorList, Bundle
@@ -58,9 +59,9 @@ class Work:
     settings: Settings
     region: Region
     release_id: str
-    lists: Source
-    bundles: Source
-    products: Source
+    lists: Held
+    bundles: Held
+    products: Held
     shard_count: int
     rows: Rows
     fence: int | None = None
@@ -128,7 +129,7 @@ def planned(build: RegionBuild) -> Work:
     return Work(build.settings, build.region, build.release_id, lists, bundles, products, count, rows, build.fence)
 
 
-def shard_count(lists: Source) -> int:
+def shard_count(lists: Held) -> int:
     """Shards for these lists; by what places add, so that it takes no reading of them."""
     return shards.shard_count(LISTING_BYTES * lists.values("bundles.bundle_id"))
 
@@ -148,7 +149,7 @@ def contents(work: Work, part: int) -> Iterator[tuple[int, Content]]:
 
 
 def _rows(
-    work: Work, part: int, source: Source, columns: list[str], skus: Callable[[pa.Table], release_rows.Named]
+    work: Work, part: int, source: Held, columns: list[str], skus: Callable[[pa.Table], release_rows.Named]
 ) -> dict[int, list[pa.Table]]:
     """The rows of a source by shard, of a part's shards: each row to every shard of one of its `skus`."""
     found: dict[int, list[pa.Table]] = defaultdict(list)

@@ -20,11 +20,12 @@ from cdn.store import Damaged
 from spark_jobs import stage
 from spark_jobs.in_tasks import collected
 from spark_jobs.order_files import File, Folder
-from spark_jobs.region_build import Source
+from spark_jobs.parquet_files import Held
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute, bundle_id
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import ObjectStore, Region
 from tandem.settings import Settings
+from warehouse.tables import TABLES
 
 TEA_CUP, TEA_POT = (bundle_id([("tea", 1), (other, 1)]) for other in ("cup", "pot"))
 STORE = ObjectStore(endpoint="http://127.0.0.1:1", bucket="none", public_url="http://127.0.0.1:1/none")
@@ -62,18 +63,19 @@ PRODUCTS = [
 ]
 
 
-def source(folder: Path, rows: list[dict[str, Any]]) -> Source:
+def source(folder: Path, rows: list[dict[str, Any]]) -> Held:
     """The rows in two files."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in (0, 1):
         pq.write_table(pa.Table.from_pylist(rows, pa.Table.from_pylist(rows).schema)[number::2], folder / f"{number}")
-    return Source(Folder(str(folder), {}), [File(f"{number}", 1, {}) for number in (0, 1)])
+    return Held(TABLES[folder.name], Folder(str(folder), {}), [File(f"{number}", 1, {}) for number in (0, 1)])
 
 
 @pytest.fixture(params=[1, 2, 7])
 def work(request: pytest.FixtureRequest, tmp_path: Path) -> stage.Work:
     lists, bundles, products = (
-        source(tmp_path / name, rows) for name, rows in (("lists", LISTS), ("bundles", BUNDLES), ("products", PRODUCTS))
+        source(tmp_path / name, rows)
+        for name, rows in (("bundle_sets", LISTS), ("bundles", BUNDLES), ("products", PRODUCTS))
     )
     settings = Settings(home=tmp_path, shuffle_partitions=3)
     return stage.Work(settings, REGION, "r1", lists, bundles, products, request.param, stage.Rows(4, 3))
@@ -113,7 +115,7 @@ def test_a_body_tells_the_regions_story_and_a_list_its_segments(work: stage.Work
 
 
 def test_a_list_of_a_bundle_that_the_build_lacks_is_named(work: stage.Work, tmp_path: Path) -> None:
-    lists = source(tmp_path / "wrong", [ranked("*", "tea", "0" * 16), ranked("*", "cup", TEA_CUP)])
+    lists = source(tmp_path / "wrong" / "bundle_sets", [ranked("*", "tea", "0" * 16), ranked("*", "cup", TEA_CUP)])
     wrong = replace(work, lists=lists)
     with pytest.raises(TandemError, match=r"the list of 'tea' .* names bundle 0000"):
         list(contents(wrong))
@@ -142,7 +144,7 @@ def test_files_of_a_shop_have_64_to_256_kilobytes_compressed(tmp_path: Path) -> 
         for name, pair in zip(own, some, strict=True)
     }
     lists = [ranked("*", sku, *own) for sku, own in zip(skus, names, strict=True)]
-    rows = {"lists": lists, "bundles": list(bundles.values()), "products": products}
+    rows = {"bundle_sets": lists, "bundles": list(bundles.values()), "products": products}
     sources = [source(tmp_path / name, some) for name, some in rows.items()]
     count = stage.shard_count(sources[0])
     counted = stage.Rows(sources[0].values("anchor"), sources[1].values("bundle_id"))
