@@ -37,7 +37,7 @@ from warehouse import ledger
 LISTING_BYTES = 60
 """About what one place in a list adds to a compressed shard, its share of bundles and products included."""
 ROWS_A_TASK = 1_000_000
-"""Lists and bundles that a task holds at most, about a third of a kilobyte each: where there are more, there are more
+"""Lists and bundles that a task holds at most, about half a kilobyte each: where there are more, there are more
 tasks than `shuffle_partitions`, each of which reads all rows once."""
 SEARCHED = 20_000
 """Products in the search list at most, a megabyte or so: those bought most. The driver is sent twice as many."""
