@@ -12,11 +12,11 @@ from tandem.quote import QuoteFault, Signer
 
 NOW = 1_767_614_400.0
 SIGNER = Signer.from_text("k1:0123456789abcdef0123")
-LONGEST_SECONDS = 1.0
+LONGEST_SECONDS = 3.0
 
 
 class TooSlow(Exception):
-    """One input took longer than LONGEST_SECONDS."""
+    """One input took more than LONGEST_SECONDS of a core."""
 
 
 def cart(data: bytes) -> None:
@@ -71,8 +71,8 @@ SEEDS: dict[str, list[bytes]] = {
 
 def fed(name: str, data: bytes) -> None:
     """Give `data` to a parser. Raises what is no refusal, and TooSlow."""
-    started = time.perf_counter()
+    started = time.thread_time()
     with suppress(Problem, QuoteFault):
         PARSERS[name](data)
-    if time.perf_counter() - started > LONGEST_SECONDS:
+    if time.thread_time() - started > LONGEST_SECONDS:
         raise TooSlow(f"{name}: {data[:200]!r}")

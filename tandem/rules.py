@@ -180,7 +180,7 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     objective: Literal["hits", "discovery", "revenue", "profit"] = "hits"
     """hits: that one of the five is wanted; discovery: that it is not one of the products everybody knows; revenue and
     profit: what the wanted ones bring."""
-    tail_weight: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.3
+    tail_weight: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.25
     """The point on the frontier: what a hit outside the 100 most popular products is worth beside any hit."""
     discovery_tail_weight: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.6
     """The same, where the objective is discovery."""

@@ -58,5 +58,5 @@ def test_no_bytes_break_a_parser(name: str) -> None:
     ids=lambda data: repr(data[:8]),
 )  # fmt: skip
 def test_large_and_odd_input_neither_breaks_a_parser_nor_takes_long(name: str, data: bytes) -> None:
-    """`fed` raises where one input takes longer than a second."""
+    """`fed` raises where one input takes more than seconds of a core."""
     fed(name, data)
