@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,7 +28,9 @@ def each(
     """What `work` makes of `items`, rows of `schema`, in a task for each item; `items` travel with the work."""
 
     def of_task(numbers: Batches) -> Batches:
-        return work(items[number] for batch in numbers for number in batch["id"].to_pylist())
+        own = (items[number] for batch in numbers for number in batch["id"].to_pylist())
+        yield from work(own)
+        deque(own, maxlen=0)  # Spark ends a worker whose input is not read to its end, and starting one takes a second
 
     return spark.range(0, len(items), 1, max(len(items), 1)).mapInArrow(of_task, schema)
 

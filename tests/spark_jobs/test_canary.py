@@ -129,7 +129,7 @@ def test_without_an_edge_a_first_trial_goes_on_unless_traffic_is_asked_for(watch
 def test_a_bad_trial_ends_as_soon_as_enough_speaks_against_it(watched: Settings, edge: Edge) -> None:
     edge.failing = True
     with pytest.raises(canary.Unhealthy, match=r"10\.0% of the requests failed"):
-        canary.run(msgspec.structs.replace(watched, canary_seconds=3_600), "r2", [], print)
+        canary.run(msgspec.structs.replace(watched, canary_seconds=300), "r2", [], print)
 
 
 @pytest.mark.parametrize(("bought", "good"), [(10, True), (9, False)])
