@@ -12,7 +12,6 @@ import msgspec
 from edge_service import questions
 from edge_service.kept import Kept
 from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle
-from edge_service.live_table import LiveTable
 from edge_service.offering import Promise, Signing, first, matched
 from edge_service.releases import Release, Standing
 from edge_service.served import Moment
@@ -84,7 +83,7 @@ class BundlesAnswer:
         if (
             moment.basis != self._basis
             or moment.now >= self._until
-            or (products.version != self._version and self._changed(products))
+            or (products.version != self._version and products.changed(self._look, self._version))
         ):
             self._make(moment, signing)
             self._stale = self._told = None
@@ -100,13 +99,6 @@ class BundlesAnswer:
         if told is not self._told:
             self._told, self._body = told, b"".join([self._head, told, BUNDLES, *self._texts])
         return self._body
-
-    def _changed(self, products: LiveTable) -> bool:
-        changed, version = products.marks, self._version
-        for mark in self._look:  # noqa: SIM110 - a generator costs more than the loop
-            if changed(mark) > version:
-                return True
-        return False
 
     def _make(self, moment: Moment, signing: Signing) -> None:
         question = self._question

@@ -9,7 +9,7 @@ from sys import intern
 
 import msgspec
 
-from edge_service.live_table import LiveTable, mark_of
+from edge_service.live_table import mark_of
 from edge_service.offering import Priced, Promise, Signing, offered, priced, promise_of
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed
@@ -55,8 +55,9 @@ class KeptBundle:
 
     def at(self, moment: Moment) -> bool:
         """Bring it up to date; gives whether it can be sold."""
-        if self._basis != moment.basis or moment.now >= self._until or self._changed(moment.products):
-            self._basis, self._version = moment.basis, moment.products.version
+        products = moment.products
+        if self._basis != moment.basis or moment.now >= self._until or products.changed(self.marks, self._version):
+            self._basis, self._version = moment.basis, products.version
             self._price(moment)
         return bool(self.content)
 
@@ -75,13 +76,6 @@ class KeptBundle:
             return None
         before, name, after = self.front.partition(SELLABLE)
         return b"%b%b%d%b" % (before, name, sellable, after[after.index(b",") :])
-
-    def _changed(self, products: LiveTable) -> bool:
-        changed, version = products.marks, self._version
-        for mark in self.marks:  # noqa: SIM110 - a generator costs more than the loop
-            if changed(mark) > version:
-                return True
-        return False
 
     def _price(self, moment: Moment) -> None:
         _, discounts, prices = moment.basis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 
 from tandem.offer import Live
@@ -95,10 +95,13 @@ class LiveTable:
                 shard.sale_price[number] = NOTHING
         self._marks[place % MARKS] = self.version
 
-    @property
-    def marks(self) -> Callable[[int], int]:
-        """Gives for a `mark_of` a product the version at which it changed last."""
-        return self._marks.__getitem__
+    def changed(self, marks: Iterable[int], version: int) -> bool:
+        """Whether a product that one of `marks` (see `mark_of`) is of has changed since `version`."""
+        changed_at = self._marks
+        for mark in marks:  # noqa: SIM110 - a generator costs more than the loop
+            if changed_at[mark] > version:
+                return True
+        return False
 
 
 def mark_of(sku: str) -> int:

@@ -33,7 +33,6 @@ from edge_service.region_payloads import (
     decode_buckets,
     decode_meta,
     delta_arguments,
-    digest_of,
     digest_of_all,
     encode,
     encode_body,
@@ -382,7 +381,8 @@ def _pushed(
         hashes: dict[int, list[tuple[bytes, bytes]]] = {}
         for bucket, field, value in batch:
             hashes.setdefault(bucket, []).append((field, value))
-            digest += digest_of(kind, field, value)
+        _, fields, values = zip(*batch, strict=True)
+        digest += digest_of_all(kind, fields, values)
         for bucket, held in hashes.items():
             key = template.format(release=release_id, bucket=bucket).encode()
             for some in batches(held, CALL_ENTRIES):

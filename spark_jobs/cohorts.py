@@ -29,7 +29,7 @@ from spark_jobs import delta, in_tasks, order_files, parquet_files
 from spark_jobs.facts import Job
 from spark_jobs.kernels import cohorts as kernel
 from spark_jobs.kernels import customers, days
-from spark_jobs.kernels.protocol import LEARNED_SHARE
+from spark_jobs.kernels.protocol import LEARNED_SHARE, first_asked_day
 from spark_jobs.order_files import Batches, Files
 from spark_jobs.parquet_files import Held
 from tandem import segments as segments_file
@@ -137,10 +137,10 @@ def cuts(held: DataFrame) -> tuple[int, int] | None:
 
     Of rows of HELD; None where there are fewer than ten days with orders.
     """
-    known = sorted({day for row in held.select("days").collect() for day in row.days})
+    known = np.unique([day for row in held.select("days").collect() for day in row.days])
     if len(known) < 10:
         return None
-    return known[int(len(known) * LEARNED_SHARE**2)], known[int(len(known) * LEARNED_SHARE)]
+    return first_asked_day(known, LEARNED_SHARE**2), first_asked_day(known)
 
 
 @dataclass(frozen=True)
