@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
 
-from edge_service.problems import Problem, wrong
+from edge_service.problems import wrong
 from edge_service.region_payloads import Delta, Sku
+from tandem.errors import field_and_detail
 
 MAX_SKU_LENGTH = 128
 MAX_CART_LINES = 1_000
@@ -105,19 +105,11 @@ def decode(body: bytes, shape: type[Shape], where: str = "") -> Shape:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise _misshapen(str(error), where) from error
+        field, detail = field_and_detail(error)
+        raise wrong(f"{where}{field}".rstrip(".") or "body", detail) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         detail = f"is not JSON ({error})"
         raise wrong(where.rstrip(".") or "body", detail, 400) from error
-
-
-def _misshapen(message: str, where: str) -> Problem:
-    """msgspec's message as field and detail: `Expected …- at $.cart[3].sku` → `cart[3].sku`."""
-    detail, _, path = message.partition(" - at `$")
-    field = path.rstrip("`").lstrip(".")
-    if named := re.search(r"(?:required|unknown) field `(\w+)`", detail):
-        field = f"{field}.{named.group(1)}" if field else named.group(1)
-    return wrong(f"{where}{field}".rstrip(".") or "body", detail[:1].lower() + detail[1:])
 
 
 def check_sku(sku: str) -> str:

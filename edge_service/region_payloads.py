@@ -94,14 +94,15 @@ class LiveRow(msgspec.Struct, frozen=True, kw_only=True):
 
 Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+SequenceNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+"""Grows with every change of a product; Redis compares it as a double, hence the bound."""
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A change of one product. What is not named stays; a sale price of null ends the sale."""
 
     sku: Sku
-    sequence: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
-    """Grows with every change of this product; Redis compares it as a double, hence the bound."""
+    sequence: SequenceNumber
     at: datetime
     stock: Amount | msgspec.UnsetType = msgspec.UNSET
     list_price: Amount | msgspec.UnsetType = msgspec.UNSET

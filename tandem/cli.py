@@ -357,6 +357,22 @@ def shop(settings: settings_file.Settings) -> None:
     storefront.upload(settings, click.echo)
 
 
+@main.group()
+def streams() -> None:
+    """Kafka: topics, messages, and the way from there into a region's Redis."""
+
+
+@streams.command()
+@click.option("--type", "kind", help="The JSON Schema of one type of message instead.")
+def schema(kind: str | None) -> None:
+    """Topics and messages as an AsyncAPI 3 document: the file docs/streams.asyncapi.json."""
+    from streams import messages, schema
+
+    if kind not in (None, *messages.MESSAGES):
+        raise TandemError(f"--type {kind}: is no message; known are {', '.join(messages.MESSAGES)}")
+    click.echo(schema.json_schema(kind) if kind else schema.asyncapi(), nl=False)
+
+
 @main.command()
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(clients.SCOPES))

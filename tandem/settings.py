@@ -17,7 +17,14 @@ from tandem.errors import ConfigError
 PREFIX = "TANDEM_"
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (
-        ("quote_ttl_seconds", "stock_limit_seconds", "price_limit_seconds", "shuffle_partitions"),
+        (
+            "quote_ttl_seconds",
+            "stock_limit_seconds",
+            "price_limit_seconds",
+            "shuffle_partitions",
+            "kafka_replication",
+            "rewind_hours",
+        ),
         lambda value: value >= 1,
         "be at least 1",
     ),
@@ -54,6 +61,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """With the secret: for the lake and the object stores behind the CDN."""
     s3_secret_key: str = ""
     """Default: one made in `$TANDEM_HOME`, which the embedded object store uses too."""
+
+    kafka: str = ""
+    """`host:port` of brokers, separated by commas; empty: there is none, and changes come to the edge's webhook."""
+    kafka_options: str = ""
+    """Further settings of Kafka's client (librdkafka), `key=value` separated by `;`: security, compression."""
+    kafka_replication: int = 1
+    """Copies of each partition when a topic is made; 3 where there are three brokers."""
+    topic_prefix: str = ""
+    """Before every topic's name: several Tandems may share brokers."""
+    rewind_hours: int = 72
+    """How far back the projector must be able to replay: the age that a nightly snapshot may get, and time to mend."""
 
     spark_master: str = "local[2]"
     spark_connect: str = ""
