@@ -192,7 +192,9 @@ def headers(message: Message) -> list[Header]:
 
 
 def read(beside: Iterable[Header] | None, value: bytes | None) -> Message:
-    """The message of a Kafka record, of its headers and value. Raises Refused: without a type, of an unknown one, or with a field that is wrong.
+    """The message of a Kafka record, of its headers and value.
+
+    Raises Refused: without a type, of an unknown one, or with a field that is wrong.
 
     A later version of a known type is read as far as it is known.
     """
