@@ -18,8 +18,9 @@ from tandem.release import entry_hash
 
 FORMAT = 2
 """Of what lies in lists and bodies. A reader refuses any other: the release has to be published again."""
-ENTRIES_A_BUCKET = 80
-"""Mean entries of a hash, so that about none has more than the 128 up to which every Redis keeps a hash compact."""
+ENTRIES_A_BUCKET = 32
+"""Mean entries of a hash: far from the 128 up to which every Redis keeps a hash compact, and Redis walks a compact hash
+for each entry that it takes in or looks up. With 80 it takes a quarter longer, and 3 bytes a list fewer."""
 DELTAS_KEPT = 100_000
 """Stream entries kept, about; who is further behind takes a new snapshot."""
 EVENTS_KEPT = 1_000_000

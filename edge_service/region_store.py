@@ -378,14 +378,14 @@ def _pushed(
     """Send entries (bucket, field, value), those of one hash together; gives their number and digest."""
     count = digest = 0
     for batch in batches(entries, BATCH_ENTRIES):
-        hashes: dict[int, list[tuple[bytes, bytes]]] = {}
+        hashes: dict[int, list[bytes]] = {}
         for bucket, field, value in batch:
-            hashes.setdefault(bucket, []).append((field, value))
+            hashes.setdefault(bucket, []).extend((field, value))
         _, fields, values = zip(*batch, strict=True)
         digest += digest_of_all(kind, fields, values)
         for bucket, held in hashes.items():
             key = template.format(release=release_id, bucket=bucket).encode()
-            for some in batches(held, CALL_ENTRIES):
+            for some in batches(held, 2 * CALL_ENTRIES):
                 push.hash(key, some)
         count += len(batch)
     return count, digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import chain
 
 import pytest
 import redis
@@ -22,7 +23,7 @@ def hashes(count: int, size: int = 100) -> dict[bytes, list[tuple[bytes, bytes]]
 def pushed(client: redis.Redis, held: dict[bytes, list[tuple[bytes, bytes]]], per_second: int = 0) -> None:
     with Push(client, [b"HSET"], Pace(per_second)) as push:
         for key, entries in held.items():
-            push.hash(key, entries)
+            push.hash(key, list(chain.from_iterable(entries)))
 
 
 def test_all_that_is_sent_lies_there_and_nobody_stays_behind(clean_redis: RedisProcess) -> None:
