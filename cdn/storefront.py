@@ -11,7 +11,6 @@ from tandem import segments as segments_file
 from tandem.settings import Settings
 
 Say = Callable[[str], object]
-ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 def upload(settings: Settings, say: Say) -> None:
@@ -20,16 +19,10 @@ def upload(settings: Settings, say: Say) -> None:
     A region without an `edge_url` in regions.toml is answered by the edge that `tandem serve` starts here.
     """
     found = regions_file.load(settings.config_folder)
-    edges = {region.name: region.edge_url or local_edge(settings) for region in found.region}
+    edges = {region.name: region.edge_url or settings.local_edge for region in found.region}
     config = shop_config(found, segments_file.load(settings.config_folder), edges)
     for where in dict.fromkeys(region.object_store for region in found.region):
         store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
         store.ensure_bucket()
         changed = store.put_shop(config)
         say(f"{where.public_url}/shop/index.html ({changed} files changed)")
-
-
-def local_edge(settings: Settings) -> str:
-    """The edge's address as a browser on this machine finds it."""
-    host = "127.0.0.1" if settings.edge_host in ANY_ADDRESS else settings.edge_host
-    return f"http://{host}:{settings.edge_port}"

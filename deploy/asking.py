@@ -50,11 +50,6 @@ def post(url: str, value: object) -> Answer:
     return ask(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
-def edge_url(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.edge_host in {"", "0.0.0.0", "::"} else settings.edge_host  # noqa: S104
-    return f"http://{host}:{settings.edge_port}"
-
-
 def delta_key(settings: Settings) -> str:
     """A key that may post deltas."""
     return settings.delta_keys.split(",")[0].strip() or settings.secret("deltas")

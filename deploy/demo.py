@@ -82,7 +82,7 @@ class Demo:
             questions.check(self.settings, region, popular.get(region.name, [])[:ANCHORS_ASKED], self._say)
 
     def links(self) -> None:
-        edge, shop = asking.edge_url(self.settings), self.regions.region[0].object_store.public_url
+        edge, shop = self.settings.local_edge, self.regions.region[0].object_store.public_url
         self._say(
             f"""
   Shop page   {shop}/shop/index.html#key={asking.delta_key(self.settings)}
@@ -138,7 +138,7 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
             self._spark.stop()
 
     def _edge(self) -> services.Server:
-        url = asking.edge_url(self.settings)
+        url = self.settings.local_edge
 
         def ping() -> bool:
             with contextlib.suppress(Unavailable):
@@ -161,7 +161,7 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
         edge.stop()
         self._stack.callback(services.stop, [edge], self._say)
         edge.start()
-        url, end = f"{asking.edge_url(self.settings)}/readyz", time.monotonic() + READY_SECONDS
+        url, end = f"{self.settings.local_edge}/readyz", time.monotonic() + READY_SECONDS
         while (answer := asking.ask(url)).status != 200:
             if time.monotonic() > end:
                 lacking = answer.json.get("missing", answer.json)

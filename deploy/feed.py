@@ -34,7 +34,7 @@ class Feed:
     """The feed of some regions; `tick` is one second of it."""
 
     def __init__(self, settings: Settings, products: Mapping[str, list[str]]) -> None:
-        self._edge = asking.edge_url(settings)
+        self._edge = settings.local_edge
         self._key = asking.delta_key(settings)
         self._products = products
         self._random = random.Random(SEED)  # noqa: S311 - a simulation

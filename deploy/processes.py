@@ -86,9 +86,9 @@ def exit_code(pid: int) -> int | None:
     return None if found == 0 else os.waitstatus_to_exitcode(status)
 
 
-def stop(group: int, grace_seconds: float = GRACE_SECONDS) -> None:
-    """End every process of `group`: TERM, and KILL for what is left after `grace_seconds`."""
-    for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+def stop(group: int, grace_seconds: float = GRACE_SECONDS, first: signal.Signals = signal.SIGTERM) -> None:
+    """End every process of `group`: `first`, and KILL for what is left after `grace_seconds`."""
+    for number, seconds in ((first, grace_seconds), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(group, number)
         except ProcessLookupError:

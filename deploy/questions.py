@@ -21,7 +21,7 @@ class Wrong(TandemError):
 
 def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> None:
     """Ask the edge and the CDN of one region, and say what they answered. Raises Wrong at the first wrong answer."""
-    edge = f"{asking.edge_url(settings)}/v1/{region.name}"
+    edge = f"{settings.local_edge}/v1/{region.name}"
     shown = _bundles(edge, anchors, region, say)
     _offers(edge, shown, say)
     _live(edge, shown["sku"], say)

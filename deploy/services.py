@@ -1,4 +1,4 @@
-"""The embedded servers: a Redis per region and an S3-compatible object store, on loopback, with all data in one folder.
+"""The embedded servers: a Redis per region, an object store (S3) and PostgreSQL, on loopback, all data in one folder.
 
 `python -m deploy.services start|stop|status`. Only what `regions.toml` puts on loopback is started here: a region whose
 Redis or object store lies elsewhere is somebody else's to run.
@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import sysconfig
@@ -59,6 +60,8 @@ class Server:
     """True once it answers as it should."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     grace_seconds: float = processes.GRACE_SECONDS
+    ending: signal.Signals = signal.SIGTERM
+    """What asks it to end."""
     mend: str = "give another port in regions.toml"
     """What else to do where its port is taken."""
 
@@ -84,7 +87,7 @@ class Server:
         if (pid := self.pid) is not None:
             if _within(READY_SECONDS, lambda: self.ping() or self.pid is None) and self.pid is not None:
                 return False
-            processes.stop(pid, self.grace_seconds)
+            processes.stop(pid, self.grace_seconds, self.ending)
         if _listens(self.port):
             raise PortTaken(
                 f"{self.name}: port {self.port} on 127.0.0.1 is taken by another program; stop that one, or {self.mend}"
@@ -96,7 +99,7 @@ class Server:
         """End it with all its children. True if it ran."""
         pid = self.pid
         if pid is not None:
-            processes.stop(pid, self.grace_seconds)
+            processes.stop(pid, self.grace_seconds, self.ending)
         self.state.unlink(missing_ok=True)
         return pid is not None
 
@@ -112,7 +115,9 @@ class Server:
 
 
 def servers(settings: Settings, regions: Regions) -> list[Server]:
-    """What `regions` puts on loopback: Redis servers by region, then object stores."""
+    """What `regions` puts on loopback: Redis servers by region, then object stores; and the orders' PostgreSQL."""
+    from deploy import postgres  # which is made of what stands here
+
     found: dict[int, Server] = {}
     for region in regions.region:
         for url in (region.redis_url, region.redis_replica_url):
@@ -122,7 +127,8 @@ def servers(settings: Settings, regions: Regions) -> list[Server]:
         if (port := _loopback_port(region.object_store.endpoint, "http", 80)) is not None:
             buckets = {other.object_store.bucket for other in regions.region if _same_store(other, region)}
             found.setdefault(port, object_store(settings, port, sorted(buckets)))
-    return list(found.values())
+    own = [] if settings.orders else [postgres.postgres_server(settings)]
+    return [*found.values(), *own]
 
 
 def start(settings: Settings, regions: Regions, say: Say) -> list[Server]:
@@ -171,7 +177,7 @@ def redis_server(settings: Settings, name: str, url: str) -> Server:
             "maxmemory-policy noeviction",
             *([f'requirepass "{password}"'] if password else []),
         ]
-        _write_private(folder / "redis.conf", "\n".join(lines) + "\n")
+        write_private(folder / "redis.conf", "\n".join(lines) + "\n")
         return [binary("redis-server"), str(folder / "redis.conf")]
 
     return Server(
@@ -190,7 +196,7 @@ def object_store(settings: Settings, port: int, buckets: list[str]) -> Server:
     def command() -> list[str]:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         identities = settings.home.absolute() / "secrets" / f"s3-identities-{port}.json"
-        _write_private(identities, json.dumps(_identities(settings, buckets)))
+        write_private(identities, json.dumps(_identities(settings, buckets)))
         ports = _keep_ports(free, 7)
         return [binary("weed"), *_weed(folder, identities, port, ports)]
 
@@ -332,7 +338,8 @@ def _within(seconds: float, true: Callable[[], bool]) -> bool:
     return now
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """A file that its owner alone reads."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 
 from edge_service import answers, problems, questions
 from edge_service.region_payloads import Delta
+from tandem.clients import NEVER_OPEN
 
 _REFERENCE = "#/components/schemas/{name}"
 _TYPES: tuple[Any, ...] = (
@@ -122,7 +123,7 @@ def _complete(operation: dict[str, Any], scope: str | None) -> None:
     """Tell of keys, limits and slow bodies, which are the same for all routes."""
     responses = operation["responses"]
     if scope is not None:
-        operation["security"] = [{"bearer": []}, {"key": []}] + ([] if scope == "deltas" else [{}])
+        operation["security"] = [{"bearer": []}, {"key": []}] + ([] if scope in NEVER_OPEN else [{}])
         operation["x-scope"] = scope
         responses.update({str(each): problem(each) for each in KEYED})
     if "requestBody" in operation:

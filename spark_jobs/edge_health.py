@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cdn import storefront
 from tandem.gates import Canary
 from tandem.regions import Region
 from tandem.settings import Settings
@@ -96,7 +95,7 @@ class Window:
 
 def read(settings: Settings, region: Region) -> Reading | None:
     """What the region's edge says; None where it does not answer, or does not serve the region."""
-    address = (region.edge_url or storefront.local_edge(settings)).rstrip("/")
+    address = (region.edge_url or settings.local_edge).rstrip("/")
     key = {"X-Tandem-Key": settings.admin_key} if settings.admin_key else {}
     asked = urllib.request.Request(f"{address}/metrics", headers=key)  # noqa: S310 - http
     try:

@@ -14,8 +14,11 @@ from tandem import config
 from tandem.errors import ConfigError
 
 FILE = "clients.toml"
-Scope = Literal["read", "deltas", "verify", "admin"]
+Scope = Literal["read", "deltas", "verify", "admin", "checkout", "orders"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+NEVER_OPEN = frozenset({"deltas", "orders"})
+"""What changes stock or prices, and what reads orders and takes goods back, always needs a key."""
+OPENABLE = tuple(scope for scope in SCOPES if scope not in NEVER_OPEN)
 LEAST_LENGTH = 16
 """Characters of a key that somebody thought up; `tandem key` makes longer ones."""
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -60,10 +63,10 @@ def load(folder: Path) -> list[Client]:
 
 
 def open_scopes(text: str) -> list[Scope]:
-    """The scopes that need no key, from TANDEM_OPEN_SCOPES. Raises ConfigError; `deltas` is never one of them."""
+    """The scopes that need no key, from TANDEM_OPEN_SCOPES. Raises ConfigError; those of NEVER_OPEN can't be."""
     named = [each.strip() for each in text.split(",") if each.strip()]
-    if wrong := [each for each in named if each not in SCOPES or each == "deltas"]:
-        raise ConfigError(f"TANDEM_OPEN_SCOPES: {wrong[0]!r} can't be open; name some of read, verify, admin")
+    if wrong := [each for each in named if each not in SCOPES or each in NEVER_OPEN]:
+        raise ConfigError(f"TANDEM_OPEN_SCOPES: {wrong[0]!r} can't be open; name some of {', '.join(OPENABLE)}")
     return [scope for scope in SCOPES if scope in named]
 
 

@@ -15,6 +15,7 @@ import msgspec
 from tandem.errors import ConfigError
 
 PREFIX = "TANDEM_"
+ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (
         (
@@ -24,6 +25,9 @@ BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
             "shuffle_partitions",
             "kafka_replication",
             "rewind_hours",
+            "orders_connections",
+            "reservation_seconds",
+            "outbox_days",
         ),
         lambda value: value >= 1,
         "be at least 1",
@@ -92,8 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Keys of single clients, each with its scopes, stand in `clients.toml`."""
     admin_key: str = ""
     """A key with the scope admin that the canary reads the edges' `/metrics` with, where they ask for one."""
-    open_scopes: str = "read,verify,admin"
-    """Scopes (comma separated) that the edge asks no key for: of read, verify, admin. Events belong to read."""
+    open_scopes: str = "read,verify,admin,checkout"
+    """Scopes (comma separated) that need no key: of read, verify, admin, checkout. Events belong to read."""
     quote_ttl_seconds: int = 600
     stock_limit_seconds: int = 900
     price_limit_seconds: int = 3600
@@ -131,6 +135,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: str = "*"
     edge_host: str = "127.0.0.1"
     edge_port: int = 8080
+
+    orders: str = ""
+    """Where the orders' PostgreSQL is (`postgresql://user:password@host/database`, or `host=… dbname=…`); empty: the
+    embedded server of this machine."""
+    postgres_port: int = 5433
+    """Of the embedded PostgreSQL."""
+    orders_host: str = "127.0.0.1"
+    orders_port: int = 8081
+    """Where `tandem orders serve` answers: checkout, returns, stock."""
+    orders_connections: int = 8
+    """To PostgreSQL, of each process that serves orders."""
+    order_keys: str = ""
+    """Keys (comma separated) that may read orders and take goods back. Default: one made in `$TANDEM_HOME`."""
+    reservation_seconds: int = 900
+    """How long goods are held for a shopper who pays elsewhere."""
+    outbox_days: int = 7
+    """How long what was told stays in the outbox, and an idempotency key is known."""
     canary_seconds: float = 300.0
     """How long a release's health is read in its first region before the others get it."""
 
@@ -152,6 +173,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def spark_is_local(self) -> bool:
         """Whether Spark is a job's own process, on this machine alone."""
         return self.spark_master.split("[")[0] == "local"
+
+    @property
+    def local_edge(self) -> str:
+        """The edge's address as a browser on this machine finds it."""
+        return _address(self.edge_host, self.edge_port)
+
+    @property
+    def local_orders(self) -> str:
+        """The address of the orders' service as a browser on this machine finds it."""
+        return _address(self.orders_host, self.orders_port)
+
+    @property
+    def orders_dsn(self) -> str:
+        """Where the orders' PostgreSQL is: the one named, or the embedded one of this machine."""
+        embedded = f"host=127.0.0.1 port={self.postgres_port} user=tandem dbname=postgres"
+        return self.orders or f"{embedded} password={self.secret('postgres')}"
 
     @property
     def s3_secret(self) -> str:
@@ -177,6 +214,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 os.link(draft, path)
             draft.unlink()
         return path.read_text(encoding="ascii").strip()
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host in ANY_ADDRESS else host}:{port}"
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

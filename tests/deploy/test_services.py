@@ -48,7 +48,7 @@ def _regions(redis_ports: list[int], store_port: int) -> Regions:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(home=tmp_path_factory.mktemp("home"))
+    return Settings(home=tmp_path_factory.mktemp("home"), postgres_port=services.free_ports(1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,7 @@ def _client(home: Settings, regions: Regions) -> object:
 def test_one_redis_per_region_and_one_object_store_answer(running: list[services.Server], regions: Regions) -> None:
     assert [server.name for server in running[:2]] == ["redis-r0", "redis-r1"]
     assert running[2].name.startswith("objects-")
+    assert running[3].name == "postgres"
     assert all(server.healthy() for server in running)
     for region in regions.region:
         with redis.Redis.from_url(region.redis_url) as client:
@@ -134,7 +135,7 @@ def test_a_stopped_server_keeps_its_data_and_leaves_no_process(home: Settings, r
         client.set("stayed", "yes")
     _client(home, regions).put_object(Bucket="tandem", Key="stayed.txt", Body=b"yes")  # type: ignore[attr-defined]
     services.stop(found, print)
-    assert [processes.members(group) for group in groups if group] == [[], [], []]
+    assert [processes.members(group) for group in groups if group] == [[]] * 4
     assert not any(server.healthy() for server in found)
     services.start(home, regions, print)
     with redis.Redis.from_url(url, decode_responses=True) as client:
@@ -191,20 +192,20 @@ def test_a_process_number_that_another_program_got_is_not_taken_for_the_server(t
 
 
 def test_the_command_line_starts_shows_and_stops(tmp_path: Path) -> None:
-    first, second, store = services.free_ports(3)
+    first, second, store, postgres = services.free_ports(4)
     _write_regions(tmp_path / "config", [first, second], store)
 
     def run(what: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TANDEM_HOME": str(tmp_path)}
+        environment = {**os.environ, "TANDEM_HOME": str(tmp_path), "TANDEM_POSTGRES_PORT": str(postgres)}
         command = [sys.executable, "-m", "deploy.services", what]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     try:
-        assert run("start").stdout.count("started on port") == 3
-        assert run("status").stdout.count(" runs") == 3
+        assert run("start").stdout.count("started on port") == 4
+        assert run("status").stdout.count(" runs") == 4
     finally:
-        assert run("stop").stdout.count("stopped") == 3
-    assert run("status").stdout.count("is stopped") == 3
+        assert run("stop").stdout.count("stopped") == 4
+    assert run("status").stdout.count("is stopped") == 4
     assert run("restart").returncode == 2
 
 

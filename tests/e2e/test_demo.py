@@ -68,11 +68,12 @@ class Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A folder with two regions on free ports and 3,000 orders in which bread goes with butter."""
     home = tmp_path_factory.mktemp("shop").resolve()
-    ports = services.free_ports(5)
+    ports = services.free_ports(7)
     _write_config(home / "config", ports)
     variables = {"TANDEM_HOME": str(home), "TANDEM_EDGE_PORT": str(ports[3]), "TANDEM_SPARK_DRIVER_MEMORY": "1g"}
+    variables |= {"TANDEM_POSTGRES_PORT": str(ports[5]), "TANDEM_ORDERS_PORT": str(ports[6])}
     environment = {**os.environ, **variables, "AIRFLOW__API__PORT": str(ports[4])}
-    found = Shop(Settings(home=home, edge_port=ports[3]), environment)
+    found = Shop(Settings(home=home, edge_port=ports[3], postgres_port=ports[5], orders_port=ports[6]), environment)
     _write_csv(home / "orders.csv", _orders())
     _write_csv(home / "stock.csv", _stock())
     found.tandem("import", "csv", "--orders", str(home / "orders.csv"), "--stock", str(home / "stock.csv"))
@@ -143,7 +144,7 @@ def test_an_interrupted_build_leaves_no_process(shop: Shop) -> None:
 def _ask(shop: Shop) -> None:
     """The links work, the planted pair is offered, and the feed keeps live data fresh."""
     (region, *_) = regions_file.load(shop.settings.config_folder).region
-    edge = asking.edge_url(shop.settings)
+    edge = shop.settings.local_edge
     assert httpx.get(f"{region.object_store.public_url}/shop/index.html").status_code == 200
     assert httpx.get(f"{edge}/docs").status_code == 200
     first = httpx.get(f"{edge}/v1/{region.name}/bundles/bread-1").json()
