@@ -105,7 +105,7 @@ def test_a_sealed_release_is_not_altered_by_other_content(store: RegionStore) ->
 
 def test_a_release_in_hashes_of_its_own_number_reads_back_and_is_deleted_whole(store: RegionStore) -> None:
     bundles, lists = content()
-    store.begin("r1", Buckets.of(3, 9 * len(lists), 0))
+    store.begin("r1", Buckets(3, 9, 3))
     meta = publish(store, "r1", point=False)
     assert meta.buckets == Buckets(3, 9, 3)
     assert store.verify("r1") == store.stage("r2", bundles, lists)
