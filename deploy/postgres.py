@@ -9,7 +9,9 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy.processes import Failed
 from deploy.services import Server, run_folder, write_private
@@ -30,10 +32,15 @@ SOME_ONE_ELSE = (
 GRACE_SECONDS = 10.0
 
 
-def postgres_server(settings: Settings, *, binaries: Path | None = None, port: int = 0) -> Server:
-    """A PostgreSQL with its data in `$TANDEM_HOME/postgres`; user `tandem`, with the password of the settings."""
+def postgres_server(
+    settings: Settings, *, binaries: Path | None = None, more: Mapping[str, object] = MappingProxyType({})
+) -> Server:
+    """A PostgreSQL with its data in `$TANDEM_HOME/postgres`; user `tandem`, with the password of the settings.
+
+    `more` are further settings of the server's own.
+    """
     home, found = settings.home.absolute() / NAME, binaries or shipped()
-    port = port or settings.postgres_port
+    port = settings.postgres_port
 
     def command() -> list[str]:
         if not (home / "data" / "PG_VERSION").is_file():
@@ -44,6 +51,7 @@ def postgres_server(settings: Settings, *, binaries: Path | None = None, port: i
             "unix_socket_directories": "",
             "max_connections": 100,
             "shared_buffers": "128MB",
+            **more,
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [*_as_someone(), str(found / "postgres"), "-D", str(home / "data"), *flags]

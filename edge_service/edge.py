@@ -22,6 +22,7 @@ from edge_service.cart_answers import OffersAnswer
 from edge_service.keyring import Keyring
 from edge_service.live import Clock
 from edge_service.load_metrics import LoadMetrics
+from edge_service.log import logger
 from edge_service.offering import Signing
 from edge_service.problems import Reply
 from edge_service.pulse import Pulse
@@ -46,7 +47,7 @@ class Edge:
     """What all routes share: the served regions, the keys, the metrics."""
 
     def __init__(self, settings: Settings, regions: Sequence[Region], clock: Clock) -> None:
-        self.log = observe.logger()
+        self.log = logger()
         self.clock = clock
         self.signer = Signer.from_text(settings.quote_keys or f"k1:{settings.secret('quote')}")
         self.signing = Signing(self.signer, settings.quote_ttl_seconds)

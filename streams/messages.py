@@ -119,7 +119,7 @@ class SoldLine(msgspec.Struct, frozen=True, kw_only=True):
 
     sku: Sku
     quantity: Quantity
-    unit_list_price: Cents
+    unit_list_price: Annotated[Cents | None, msgspec.Meta(description="One unit alone; null: not known")] = None
     offer_total: Annotated[Cents, msgspec.Meta(description="What this line costs, its share of a bundle's price")]
     bundle_id: Identifier | None = None
     quote_id: Identifier | None = None

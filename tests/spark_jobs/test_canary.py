@@ -11,7 +11,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from edge_service.observe import Metrics, logger
+from edge_service.log import logger
+from edge_service.observe import Metrics
 from edge_service.region_store import RegionStore
 from spark_jobs import canary, edge_health, release_switch
 from spark_jobs.edge_health import Counted, Reading, Window

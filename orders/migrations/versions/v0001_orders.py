@@ -21,6 +21,19 @@ STOCK = (
     """COMMENT ON COLUMN stock.sequence IS
     'Microseconds since 1970 of the last change, and always more than before: what is told carries it'""",
     """
+    CREATE TABLE stock_movements (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        region text NOT NULL,
+        sku text COLLATE "C" NOT NULL,
+        change bigint NOT NULL CHECK (change <> 0),
+        reason text NOT NULL CHECK (reason IN ('seed', 'receipt', 'sale', 'loss', 'count')),
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        FOREIGN KEY (region, sku) REFERENCES stock
+    )
+    """,
+    """COMMENT ON TABLE stock_movements IS
+    'Every change of on_hand that is no order and no return: all of them together are what is on hand'""",
+    """
     CREATE TABLE reservations (
         reservation_id uuid PRIMARY KEY,
         region text NOT NULL,
@@ -113,14 +126,13 @@ TELLING = (
         scope text NOT NULL,
         key text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
         asked bytea NOT NULL,
-        status integer,
         answer bytea,
         made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (scope, key)
     )
     """,
     "CREATE INDEX idempotency_keys_by_time ON idempotency_keys (made_at)",
-    "COMMENT ON COLUMN idempotency_keys.asked IS 'SHA-256 of what was asked, with method and path'",
+    "COMMENT ON COLUMN idempotency_keys.asked IS 'SHA-256 of the body'",
     "CREATE TABLE outbox_lanes (lane smallint PRIMARY KEY)",
     "INSERT INTO outbox_lanes SELECT generate_series(0, 15)",
     "COMMENT ON TABLE outbox_lanes IS 'A relay locks a lane while it tells its rows: so order per key is kept'",

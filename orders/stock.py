@@ -1,0 +1,103 @@
+"""What is left: stock is changed under the locks of its rows, which are always taken in the order of the SKUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from edge_service.problems import FieldError, Problem
+from orders import outbox
+from orders.database import Session
+from streams.messages import StockChanged
+
+
+class Held(NamedTuple):
+    """A row of stock that is locked."""
+
+    on_hand: int
+    reserved: int
+
+    @property
+    def available(self) -> int:
+        return self.on_hand - self.reserved
+
+
+class Change(NamedTuple):
+    """Units more (or less) of both."""
+
+    on_hand: int = 0
+    reserved: int = 0
+
+
+class Left(NamedTuple):
+    """What can be sold after a change."""
+
+    sku: str
+    available: int
+    sequence: int
+    at: datetime
+
+
+NOTHING = Held(0, 0)
+_LOCK = """
+SELECT sku, on_hand, reserved FROM stock WHERE region = %s AND sku = ANY(%s) ORDER BY sku FOR UPDATE
+"""
+_CHANGE = """
+UPDATE stock
+SET on_hand = stock.on_hand + change.on_hand, reserved = stock.reserved + change.reserved,
+    changed_at = clock_timestamp(),
+    sequence = greatest(stock.sequence + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS change (sku, on_hand, reserved)
+WHERE stock.region = %s AND stock.sku = change.sku
+RETURNING stock.sku, stock.on_hand - stock.reserved, stock.sequence, stock.changed_at
+"""
+_ADD = """
+INSERT INTO stock (region, sku, on_hand, sequence)
+SELECT %s, sku, 0, 0 FROM unnest(%s::text[]) AS sku ORDER BY sku ON CONFLICT DO NOTHING
+"""
+_MOVED = """
+INSERT INTO stock_movements (region, sku, change, reason)
+SELECT %s, sku, change, reason FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS moved (sku, change, reason)
+"""
+
+
+async def lock(session: Session, region: str, skus: Iterable[str]) -> dict[str, Held]:
+    """The stock of these products, nobody else's to change until the transaction ends; without those never stocked."""
+    found = await session.execute(_LOCK, [region, sorted(set(skus))])
+    return {sku: Held(on_hand, reserved) for sku, on_hand, reserved in await found.fetchall()}
+
+
+async def change(session: Session, region: str, changes: Mapping[str, Change]) -> list[Left]:
+    """Change locked stock, and have it told."""
+    skus = sorted(changes)
+    columns = [skus, [changes[sku].on_hand for sku in skus], [changes[sku].reserved for sku in skus]]
+    found = await session.execute(_CHANGE, [*columns, region])
+    left = [Left(*row) for row in await found.fetchall()]
+    await outbox.put(session, [changed(region, each) for each in left])
+    return left
+
+
+def changed(region: str, left: Left) -> StockChanged:
+    """What is told of a change."""
+    return StockChanged(region=region, sku=left.sku, stock=left.available, sequence=left.sequence, at=left.at)
+
+
+async def add(session: Session, region: str, skus: Iterable[str]) -> None:
+    """Rows for products that were never stocked here."""
+    await session.execute(_ADD, [region, sorted(set(skus))])
+
+
+async def moved(session: Session, region: str, moves: Sequence[tuple[str, int, str]]) -> None:
+    """Note down changes that are no order: SKU, units, reason."""
+    columns = [list(column) for column in zip(*moves, strict=True)]
+    if columns:
+        await session.execute(_MOVED, [region, *columns])
+
+
+def must_hold(left: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Raises a 409 problem that names every product of which less is left than wanted."""
+    lacking = [FieldError(sku, f"{left[sku]} left, {wanted[sku]} wanted") for sku in wanted if left[sku] < wanted[sku]]
+    if lacking:
+        named = "; ".join(f"{each.field}: {each.detail}" for each in lacking)
+        raise Problem(409, f"sold out: {named}", *lacking, kind="sold-out")
