@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
@@ -45,6 +46,8 @@ class OfferedBundle(msgspec.Struct, frozen=True):
     components: list[OfferedComponent]
     evidence: Evidence
     quote: SignedQuote | None = None
+    source: Literal["release", "live"] = "release"
+    """live: what shoppers do just now speaks for it, and not the release; without a discount. Left out otherwise."""
 
 
 class Missing(msgspec.Struct, frozen=True):

@@ -57,12 +57,13 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_basis", "_body", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale",
-        "_texts", "_told", "_until", "_version", "counted", "headers", "size",
+        "_basis", "_beside", "_body", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
+        "_stale", "_texts", "_told", "_until", "_version", "counted", "headers", "size",
     )  # fmt: skip
 
-    def __init__(self, question: Question, places: list[_Place]) -> None:
+    def __init__(self, question: Question, places: list[_Place], moment: Moment) -> None:
         self._question, self._places = question, places
+        self._beside = moment.candidates.places.get(question.sku)
         self.size = ANSWER_BYTES + PLACE_BYTES * len(places) + TEXT_BYTES * min(question.limit, len(places))
         self._number = self._version = NEVER
         self._until = 0
@@ -75,17 +76,22 @@ class BundlesAnswer:
         self._head, self._texts = b"", [b""]
         self._labels = ("", "", "")
 
-    def at(self, moment: Moment, signing: Signing) -> None:
+    def at(self, moment: Moment, book: BundlesBook) -> None:
         """Bring it up to date."""
         if self._number == moment.number:
             return
         products = moment.products
+        beside = moment.candidates.places.get(self._question.sku)
+        if beside is not self._beside:
+            self._beside, self._places = beside, book.places(moment, self._question)
+            self._version = NEVER
+            self._basis = None
         if (
             moment.basis != self._basis
             or moment.now >= self._until
             or (products.version != self._version and products.changed(self._look, self._version))
         ):
-            self._make(moment, signing)
+            self._make(moment, book.signing)
             self._stale = self._told = None
         self._number, self._version = moment.number, products.version
         if moment.freshness.stale is not self._stale:
@@ -121,7 +127,8 @@ class BundlesAnswer:
         for place in shown:
             self._texts += (place.kept.front, EVIDENCE, place.evidence, place.kept.quote, b",")
         self._texts[-1:] = [b"]}"]
-        told = b"".join((self._head, b"%d" % self._until, *[place.kept.tag for place in shown]))
+        texts = [place.kept.tag if self._beside is None else place.kept.tag + place.evidence for place in shown]
+        told = b"".join((self._head, b"%d" % self._until, *texts))
         self._etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
@@ -129,7 +136,7 @@ class BundlesBook:
     """Answers with bundles of one region. What is kept of them stays within a bound of bytes, and with its release."""
 
     def __init__(self, signing: Signing, limit_bytes: int) -> None:
-        self._signing, self._limit_bytes = signing, limit_bytes
+        self.signing, self._limit_bytes = signing, limit_bytes
         self._release: Release | None = None
         self._forget()
 
@@ -147,18 +154,21 @@ class BundlesBook:
         self._follow(moment)
         found = self._kept.get(key)
         if found is not None:
-            found.at(moment, self._signing)
+            found.at(moment, self)
         return found
 
     def made(self, moment: Moment, key: Key, question: Question) -> BundlesAnswer:
         """The answer to `question`, kept under `key`. Raises a 404 problem where no product can be called so."""
         questions.check_sku(question.sku)
-        ranked = moment.release.ranked(question.segment, question.sku)
-        places = [self._place(moment, question.segment, each) for each in ranked]
-        found = BundlesAnswer(question, list(filter(None, places)))
-        found.at(moment, self._signing)
+        found = BundlesAnswer(question, self.places(moment, question), moment)
+        found.at(moment, self)
         self._kept.put(key, found)
         return found
+
+    def places(self, moment: Moment, question: Question) -> list[_Place]:
+        """The list of the product, as far as its bundles are there."""
+        ranked = moment.ranked(question.segment, question.sku)
+        return list(filter(None, [self._place(moment, question.segment, each) for each in ranked]))
 
     def _follow(self, moment: Moment) -> None:
         if moment.release is not self._release:
@@ -169,15 +179,24 @@ class BundlesBook:
         """The bundle that is listed, up to date where it was up to date before; None where the release lacks it."""
         self._follow(moment)
         meta = moment.release.meta
-        named = self._signing.segment(segment, meta)
+        named = self.signing.segment(segment, meta)
         key = (listed.bundle_id, listed.own, named)
         found = self._bundles.get(key)
         if found is None:
             bundle = moment.release.bundle(listed.bundle_id)
             if bundle is None:
-                return None
-            found = KeptBundle(listed.tell(bundle), listed, meta.currency, named, self._signing)
+                return self._live(moment, named, listed)
+            found = KeptBundle(listed.tell(bundle), listed, meta.currency, named, self.signing)
             self._bundles.put(key, found)
+        return found
+
+    def _live(self, moment: Moment, named: str, listed: Listed) -> KeptBundle | None:
+        """A bundle that the last minutes add."""
+        key, kept = (listed.bundle_id, named), moment.candidates.kept
+        bundle = moment.candidates.bundles.get(listed.bundle_id)
+        if bundle is None or key in kept:
+            return kept.get(key)
+        kept[key] = found = KeptBundle(bundle, listed, moment.release.meta.currency, named, self.signing)
         return found
 
     def _place(self, moment: Moment, segment: str, place: Standing) -> _Place | None:
@@ -186,7 +205,7 @@ class BundlesBook:
 
     def quote(self, bundle_id: str, promise: Promise, moment: Moment, segment: str) -> bytes:
         """The end of an offer's text, with a quote of its asker's own."""
-        return QUOTE + _encode(self._signing.sign(bundle_id, promise, moment, segment, nonce()))
+        return QUOTE + _encode(self.signing.sign(bundle_id, promise, moment, segment, nonce()))
 
 
 def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -> bytes:

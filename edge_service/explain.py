@@ -20,13 +20,14 @@ CODES = {
     "prices_expired": "Prices here are so old that none is shown.",
     "substitute_used": "A component can't be sold now; its substitute stands in.",
     "on_sale": "A component is on sale; its sale price is what the bundle starts from.",
+    "seen_live": "Shoppers turn to it just now; the release does not list it.",
     "cannot_be_sold": "A component can't be sold now and has no substitute that can.",
 }
 
 
 def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None) -> ExplainAnswer:
     """Raises a 404 problem where the release holds no such bundle."""
-    bundle = moment.release.bundle(bundle_id)
+    bundle = moment.bundle(bundle_id)
     meta = moment.release.meta
     if bundle is None:
         raise wrong("id", f"release {meta.release_id} of region {meta.region} holds no bundle {bundle_id!r}", 404)
@@ -38,6 +39,8 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
     if moment.freshness.prices:
         offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
     reasons = _unsold(moment, bundle) if offer is None else list(_reasons(moment, bundle, offer))
+    if moment.release.bundle(bundle.id) is None:
+        reasons.append(Reason("seen_live", CODES["seen_live"]))
     return ExplainAnswer(
         region=meta.region,
         release=meta.release_id,
@@ -64,7 +67,7 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
 def _places(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[tuple[str, int, Listed]]:
     """Where the bundle is listed: anchor, rank, and the place itself."""
     for anchor in anchors:
-        for place in moment.release.ranked(segment, anchor):
+        for place in moment.ranked(segment, anchor):
             if place.bundle_id == bundle.id:
                 yield anchor, place.rank + 1, place.listed
 

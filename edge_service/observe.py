@@ -151,6 +151,7 @@ GAUGES: tuple[tuple[str, str, Callable[[ServedRegion], float]], ...] = (
     ("tandem_stale", "1: answers say stale", lambda each: each.freshness().stale),
     ("tandem_feed_lag_seconds", "From Redis to this process, of the newest change", lambda each: each.live.lag_seconds),
     ("tandem_live_products", "Products with live state", lambda each: len(each.live.products)),
+    ("tandem_live_candidates", "Bundles that the last minutes add", lambda each: each.live_candidates),
     ("tandem_live_changes", "Stream entries taken in since the start", lambda each: each.live.changes),
     ("tandem_stock_as_of_seconds", "Time that stock is true for", lambda each: each.live.ages[0] / 1000),
     (

@@ -74,7 +74,7 @@ def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standin
     """The lists of all anchors as one: each bundle once, with its best confidence, best first."""
     places: list[Standing] = []
     for anchor in anchors:
-        places += moment.release.ranked(segment, anchor)
+        places += moment.ranked(segment, anchor)
     places.sort()
     best: dict[str, Standing] = {}
     for place in places:
@@ -88,7 +88,7 @@ def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -
     others: list[Standing] = []
     there = frozenset(cart).issuperset
     for place in ranked:
-        held = there(place.others) and _held(moment.release.bundle(place.bundle_id), cart)
+        held = there(place.others) and _held(moment.bundle(place.bundle_id), cart)
         (whole if held else others).append(place)
     return whole, others
 
@@ -116,7 +116,7 @@ def priced(
     exclude: Collection[str] = (),
 ) -> Priced | None:
     """The bundle at one place; None where it can't be sold now, or prices have expired."""
-    bundle = moment.release.bundle(listed.bundle_id)
+    bundle = moment.bundle(listed.bundle_id)
     if bundle is None or not moment.freshness.prices:
         return None
     bundle = listed.tell(bundle)

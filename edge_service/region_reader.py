@@ -85,6 +85,11 @@ class RegionReader:
             for pairs in await self._read(self._near, *wanted):
                 yield pairs
 
+    async def candidates(self) -> bytes | None:
+        """What the last minutes add to the release, as it is stored; None: nothing."""
+        (found,) = await self._read(self._near, ("GET", keys.CANDIDATES))
+        return None if found is None else bytes(found)
+
     # Live state
 
     async def newest_change(self) -> bytes:

@@ -152,6 +152,19 @@ return 'done'
 """
 """KEYS: CURRENT, BACKUP, META of each. ARGV: what becomes current, what becomes the backup or nothing."""
 
+PUT_CANDIDATES = """
+local held = redis.call('GET', KEYS[2])
+if held then
+  local query, batch = string.match(held, '^(%S+) (%d+)$')
+  if query == ARGV[1] and tonumber(batch) >= tonumber(ARGV[2]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2])
+return 1
+"""
+"""KEYS: CANDIDATES, CANDIDATES_BATCH. ARGV: the query and its batch, the pairs, ms to live. A batch that is done again,
+or one older than what is there, changes nothing."""
+
 UNSEAL = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return 'current' end
 if redis.call('GET', KEYS[2]) == ARGV[1] then return 'backup' end

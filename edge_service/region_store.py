@@ -44,7 +44,17 @@ from edge_service.region_payloads import (
     snapshot_arguments,
 )
 from edge_service.region_push import Pace, Push
-from edge_service.region_scripts import APPLY, MAY_WRITE, REPAIR, SET_ONCE, SWITCH, UNLINK, UNSEAL, fenced
+from edge_service.region_scripts import (
+    APPLY,
+    MAY_WRITE,
+    PUT_CANDIDATES,
+    REPAIR,
+    SET_ONCE,
+    SWITCH,
+    UNLINK,
+    UNSEAL,
+    fenced,
+)
 from tandem.bundle import AnchorList, Bundle
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import Region
@@ -88,6 +98,10 @@ DELTAS = "tandem:deltas"
 """Stream: what changed in LIVE. First pair: empty name → `stock_ms prices_ms`; then sku → its nine words."""
 QUOTE_USED = "tandem:quote:{nonce}"
 """String: there from when a one-time quote was used until it expires."""
+CANDIDATES = "tandem:candidates"
+"""String with an end: what the last minutes add to the release (MessagePack); candidates.py reads it."""
+CANDIDATES_BATCH = "tandem:candidates:batch"
+"""String: `query batch` of who wrote CANDIDATES last; it stays, so that nothing older comes back."""
 EVENTS = "tandem:events"
 """Stream: exposures and outcomes, one JSON text each under `event`."""
 
@@ -338,6 +352,13 @@ class RegionStore:
 
     def _apply(self, arguments: list[str | int]) -> int:
         return cast("int", self.script(APPLY, APPLIED, arguments))
+
+    # What the last minutes add
+
+    def put_candidates(self, query: str, batch: int, pairs: bytes, ttl_ms: int) -> bool:
+        """Put the region's candidates in place; False where this batch of `query`, or a newer one, was there."""
+        arguments: list[str | bytes | int] = [query, batch, pairs, ttl_ms]
+        return cast("int", self.script(PUT_CANDIDATES, [CANDIDATES, CANDIDATES_BATCH], arguments)) == 1
 
     # The wire
 

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from edge_service.ages import Ages, Freshness, Limits, Told
+from edge_service.candidates import Candidates, LiveCandidates, blended
 from edge_service.live import Clock, Feed, LiveState
 from edge_service.problems import unavailable
 from edge_service.region_reader import RegionReader
-from edge_service.releases import CurrentRelease, Release
+from edge_service.releases import CurrentRelease, Release, Standing
+from tandem.bundle import Bundle
 from tandem.regions import Region
 from tandem.segments import ALL
 from tandem.settings import Settings
@@ -26,20 +28,33 @@ class Moment:
     The same moment serves all answers until something comes in, or a second is over.
     """
 
-    __slots__ = ("_state", "basis", "now", "number", "products", "release", "told", "until")
+    __slots__ = ("_state", "basis", "candidates", "now", "number", "products", "release", "told", "until")
 
-    def __init__(self, number: int, release: Release, live: LiveState, told: Told, now: float) -> None:
+    def __init__(
+        self, number: int, release: Release, candidates: Candidates, live: LiveState, told: Told, now: float
+    ) -> None:
         self.number = number
         """Grows from moment to moment."""
         self.release, self.products, self.told, self.now = release, live.products, told, now
+        self.candidates = candidates
         self.basis = live.products.generation, told.freshness.discounts, told.freshness.prices
         """Where it is another one, everything has to be priced anew."""
-        self.until = min(told.until, now + LASTS_SECONDS)
+        self.until = min(told.until, now + LASTS_SECONDS, candidates.until)
         self._state = live.products.version, live.ages, live.connected
 
     @property
     def freshness(self) -> Freshness:
         return self.told.freshness
+
+    def ranked(self, segment: str, anchor: str) -> tuple[Standing, ...]:
+        """The anchor's list in the release, and in it what the last minutes add."""
+        own, live = self.release.ranked(segment, anchor), self.candidates.places.get(anchor)
+        return own if live is None else blended(own, live)
+
+    def bundle(self, bundle_id: str) -> Bundle | None:
+        """The release's bundle of that id, or else one that the last minutes add."""
+        found = self.release.bundle(bundle_id)
+        return self.candidates.bundles.get(bundle_id) if found is None else found
 
     def lasts(self, release: Release, live: LiveState, now: float) -> bool:
         version, ages, connected = self._state
@@ -62,11 +77,12 @@ class ServedRegion:
         self._moment: Moment | None = None
         self.current = CurrentRelease(self.reader, log)
         self._feed = Feed(self.reader, self.live)
+        self.candidates = LiveCandidates(self.reader, log)
         self._clock, self._log = clock, log
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        for follow in (self._feed.follow, self.current.follow):
+        for follow in (self._feed.follow, self.current.follow, self.candidates.follow):
             self._tasks.append(asyncio.create_task(self._keep_on(follow)))
 
     async def stop(self) -> None:
@@ -87,6 +103,11 @@ class ServedRegion:
             await asyncio.sleep(RESTART_SECONDS)
 
     @property
+    def live_candidates(self) -> int:
+        """Bundles that the last minutes add now."""
+        return len(self.candidates.at(self._clock()))
+
+    @property
     def missing(self) -> list[str]:
         """What this region lacks before it can be served: `release`, `live`."""
         lacks = {"release": self.current.release is None, "live": not self.live.ready}
@@ -100,7 +121,8 @@ class ServedRegion:
         now, held = self._clock(), self._moment
         if held is None or not held.lasts(release, self.live, now):
             number = 0 if held is None else held.number + 1
-            self._moment = held = Moment(number, release, self.live, self._ages.at(now, release), now)
+            told, candidates = self._ages.at(now, release), self.candidates.at(now)
+            self._moment = held = Moment(number, release, candidates, self.live, told, now)
         return held
 
     def segment(self, asked: str, consents: Collection[str]) -> str:

@@ -7,20 +7,21 @@ next run brings the rest and doubles nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from datetime import date, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import msgspec
 
 from edge_service.region_store import RegionStore
+from spark_jobs.kernels import arrived
+from streams.messages import Activity, Exposure
 from tandem import regions as regions_file
 from tandem.errors import Unavailable
 from tandem.regions import Region
 from tandem.settings import Settings
-from warehouse import lake
-from warehouse.tables import EXPOSURES, OUTCOMES, Table
+from warehouse import arrivals, lake
+from warehouse.tables import EVENTS, TABLES
 
 BATCH = 10_000
 
@@ -38,35 +39,20 @@ def collect_all(settings: Settings, say: Say) -> None:
 
 def collect(settings: Settings, region: Region) -> int:
     """Bring one region's events; gives how many were not in the lake yet."""
-    lake.create(settings, [EXPOSURES, OUTCOMES])
+    lake.create(settings, [TABLES[name] for name in EVENTS])
     new = 0
     with RegionStore(region) as store:
         while batch := store.events(BATCH):
-            told = [json.loads(text) for _, text in batch]
-            shown = [event for event in told if event["kind"] == "exposure"]
-            done = [event for event in told if event["kind"] != "exposure"]
-            new += _append(settings, EXPOSURES, region.name, shown) + _append(settings, OUTCOMES, region.name, done)
+            rows = [row for _, text in batch for row in _rows(json.loads(text), region)]
+            for table in EVENTS:
+                new += arrivals.add(settings, table, [row.values for row in rows if row.table == table])
             store.forget_events([place for place, _ in batch])
     return new
 
 
-def _append(settings: Settings, table: Table, region: str, events: Iterable[dict[str, Any]]) -> int:
-    rows = {event["event_id"]: _row(event, region) for event in events}
-    for known in _known(settings, table, region, {row["day"] for row in rows.values()}):
-        rows.pop(known, None)
-    if rows:
-        lake.append(settings, table, pa.Table.from_pylist(list(rows.values()), schema=lake.arrow_schema(table)))
-    return len(rows)
-
-
-def _row(event: dict[str, Any], region: str) -> dict[str, Any]:
-    at = datetime.fromisoformat(event["at"])
-    return event | {"region": region, "at": at, "day": at.date()}
-
-
-def _known(settings: Settings, table: Table, region: str, days: set[date]) -> list[str]:
-    """Ids of the events of these days that the lake holds."""
-    held = lake.open_table(settings, table.name).to_pyarrow_dataset()
-    where = (pc.field("region") == region) & pc.field("day").isin(sorted(days))
-    ids: list[str] = held.to_table(columns=["event_id"], filter=where)["event_id"].to_pylist()
-    return ids
+def _rows(told: dict[str, Any], region: Region) -> list[arrived.Row]:
+    """The edge has left out what consent does not cover, and keeps no consents: here they are taken as given."""
+    shape = Exposure if told["kind"] == "exposure" else Activity
+    willing = {"consents": region.consent_purposes, "region": region.name}
+    message = msgspec.convert(told | willing, shape, strict=False)
+    return arrived.rows(message, {region.name: region}, datetime.now(UTC))

@@ -123,7 +123,7 @@ def priced(found: Sources, region: str) -> pa.Table:
 def told(found: Sources, name: str) -> pa.Table:
     """Everything that pricing looks up for the region `name`, rows of TOLD."""
     region = found.regions[name]
-    kinds = [*_catalogue(found.products, found.prices, region), _offered(found, region), found.orders]
+    kinds = [*catalogue(found.products, found.prices, region), _offered(found, region), found.orders]
     kinds.append(_responses(found.responses.rows(RESPONSE), region))
     if region.lowest_price_days:
         kinds.append(_lowest(found, region))
@@ -143,7 +143,7 @@ def _told(kind: str, **columns: Any) -> pa.Table:
     return pa.table(arrays, schema=TOLD)
 
 
-def _catalogue(products: Held, prices: Held, region: Region) -> Iterator[pa.Table]:
+def catalogue(products: Held, prices: Held, region: Region) -> Iterator[pa.Table]:
     """What each product costs, and today's prices, as far as they are in the region's own currency."""
     amounts = ["unit_cost_cents", "minimum_advertised_price_cents"]
     rows = products.rows(["sku", "category", "currency", *amounts])
@@ -236,7 +236,7 @@ def _earner(job: Job, first_asked: int) -> Callable[[tuple[pa.Scalar, ...], pa.T
     def earn(key: tuple[pa.Scalar, ...], packed: pa.Table, responses: pa.Table) -> pa.Table:
         region, orders = regions[key[0].as_py()], order_files.orders(packed, rules.learning.max_basket)
         orders = orders.append_column("later", pc.greater_equal(orders["day"], first_asked))
-        known = pa.concat_tables([*_catalogue(products, prices, region), _responses(responses, region)])
+        known = pa.concat_tables([*catalogue(products, prices, region), _responses(responses, region)])
         found = list(earnings.measured(orders, known, region, rules)) if len(orders) else []
         types = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.int64())
         columns = list(zip(*found, strict=True)) or [()] * len(types)

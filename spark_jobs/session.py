@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tandem import settings as settings_file
 from tandem.errors import ConfigError, Unavailable
 from tandem.settings import Settings
@@ -35,6 +37,7 @@ S3A = (
     "software.amazon.awssdk:apache-client:2.35.4",
     "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3:1.3.1",
 )
+STREAMS = ("org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0", "org.postgresql:postgresql:42.7.8")
 # What PySpark's own wheel already holds, or nothing here calls.
 EXCLUDES = (
     "org.apache.hadoop:hadoop-client-api",
@@ -232,24 +235,31 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def with_streams(settings: Settings) -> Settings:
+    """The settings of a job that reads Kafka or PostgreSQL: what it needs lies in a folder of its own, fetched once."""
+    if settings.spark_streams:
+        return settings
+    return msgspec.structs.replace(settings, spark_streams=True, spark_jars=settings.spark_jars / "streams")
+
+
 def _on_s3(settings: Settings) -> bool:
     return settings.lake_root.startswith("s3a://")
 
 
 def _complete(settings: Settings) -> str:
-    return "complete-s3a" if _on_s3(settings) else "complete"
+    return "complete" + ("-s3a" if _on_s3(settings) else "") + ("-streams" if settings.spark_streams else "")
 
 
 def _packages(settings: Settings) -> dict[str, str]:
-    wanted = (DELTA, *(S3A if _on_s3(settings) else ()))
+    wanted = (DELTA, *(S3A if _on_s3(settings) else ()), *(STREAMS if settings.spark_streams else ()))
     return {"spark.jars.packages": ",".join(wanted), "spark.jars.excludes": ",".join(EXCLUDES)}
 
 
 def _local_jars(settings: Settings) -> list[str]:
     """The fetched jars, or none where the fetch has not been completed for what these settings need."""
     folder = _folder(settings)
-    wanted = {"complete-s3a"} if _on_s3(settings) else {"complete", "complete-s3a"}
-    if not any((folder / name).exists() for name in wanted):
+    asked = set(_complete(settings).split("-"))
+    if not any(asked <= set(path.name.split("-")) for path in folder.glob("complete*")):
         return []
     return sorted(str(path) for path in folder.glob("*.jar"))
 

@@ -194,6 +194,27 @@ class Ranking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.discovery_tail_weight if self.objective == "discovery" else self.tail_weight
 
 
+class Live(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the last minutes may add to a release: see docs/live.md."""
+
+    window_minutes: Positive = 30
+    """Signals older than this say nothing."""
+    half_life_minutes: Positive = 10
+    """A signal so many minutes old counts half."""
+    min_actors: Positive = 1
+    """Distinct shoppers behind a product or a pair; never less than the region's k."""
+    min_surge: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    """A product takes off from so many times the signals that its share of orders would give."""
+    prior: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """Shoppers that the last build's confidence weighs against those of the window."""
+    per_anchor: Annotated[int, msgspec.Meta(ge=1, le=4)] = 2
+    """Candidates for one product."""
+    anchors: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 500
+    """Products with candidates in one region, those with most signals first."""
+    ttl_seconds: Positive = 300
+    """No edge offers a candidate that is older."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `rules.toml`."""
 
@@ -202,6 +223,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     bundling: Bundling = Bundling()
     cold: Cold = Cold()
     pricing: Pricing = Pricing()
+    live: Live = Live()
     rule: list[Rule] = []
 
 

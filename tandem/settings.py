@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Further Spark settings, `key=value` separated by `;`."""
     spark_jars: Path = Path("~/.cache/tandem/spark")
     """A folder that Spark's packages are fetched into, once."""
+    spark_streams: bool = False
+    """Spark's packages also hold what reads Kafka and PostgreSQL; `tandem live` sees to it by itself."""
     spark_packages: bool = True
     """False where the cluster's own image already holds Delta's jars."""
     spark_driver_memory: str = "2g"

@@ -617,6 +617,48 @@ OUTCOMES = Table(
     personal="session_id, only with consent",
 )
 
+ACTIVITY = Table(
+    name="activity",
+    grain="event: a product looked at, put in the cart or bought by itself",
+    columns=(
+        _FACT_REGION,
+        Column("day", "date", "Day of at, UTC"),
+        Column("event_id", "string", "Given by the sender; an event told twice counts once"),
+        Column("at", "timestamp", "When it happened, UTC"),
+        Column("kind", "string", "view, click, cart, purchase; others may come"),
+        _SKU,
+        Column("quantity", "long", "Units"),
+        _optional("session_id", "string", "Session, where the shopper consented"),
+    ),
+    partitions=("region", "day"),
+    personal="session_id, only with consent",
+)
+
+LIVE_CANDIDATES = Table(
+    name="live_candidates",
+    grain="computed_at × region × anchor × companion",
+    columns=(
+        _FACT_REGION,
+        Column("day", "date", "Day of computed_at, UTC"),
+        Column("computed_at", "timestamp", "When it was made from the last minutes' signals, UTC"),
+        Column("expires_at", "timestamp", "No edge offers it from then on, UTC"),
+        Column("anchor", "string", "The product looked at (SKU)"),
+        Column("companion", "string", "The product offered with it (SKU)"),
+        Column("rank", "integer", "Place among the anchor's candidates, from 1"),
+        Column("kind", "string", "together: had by the same shoppers just now; trending: the companion takes off"),
+        Column("actors", "long", "Distinct shoppers it rests on; at least the region's k"),
+        Column("orders_together", "long", "Orders that hold both, as the last build counted; 0 where it knew none"),
+        Column("confidence", "double", "Share of the anchor's shoppers who have the companion too, estimated"),
+        Column("lift", "double", "confidence over what chance would give; the last build's where it knew the pair"),
+        Column("surge", "double", "Signals for the companion over those that its share of orders would give"),
+        _optional("anchor_floor_cents", "long", "Lowest unit price of the anchor, minor units. Inside only"),
+        _optional("companion_floor_cents", "long", "Lowest unit price of the companion, minor units. Inside only"),
+        Column("as_of", "date", "The build whose affinity was joined"),
+    ),
+    partitions=("region", "day"),
+    constraints={"rank_from_one": "rank >= 1", "known_kind": "kind IN ('together', 'trending')"},
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -641,6 +683,8 @@ TABLES: dict[str, Table] = {
         RELEASES,
         EXPOSURES,
         OUTCOMES,
+        ACTIVITY,
+        LIVE_CANDIDATES,
     )
 }
 """All tables by name, facts first."""
@@ -648,7 +692,10 @@ TABLES: dict[str, Table] = {
 INPUTS = ("sales_lines", "products", "prices", "stock", "customers")
 """The tables a build reads that it does not write: a release's id comes from their versions."""
 
-NAMED = tuple(name for name in TABLES if name not in ("rejected_rows", "releases", "exposures", "outcomes"))
+EVENTS = ("exposures", "outcomes", "activity")
+"""What shoppers saw and did, as it came."""
+
+NAMED = tuple(name for name in TABLES if name not in ("rejected_rows", "releases", "live_candidates", *EVENTS))
 """Tables whose versions the ledger names for a release: what a build reads, and what it writes."""
 
 BUILT = tuple(name for name in NAMED if name not in INPUTS)
