@@ -33,10 +33,15 @@ airflow: $(READY) java ## Airflow with its web page, and the embedded servers; C
 .PHONY: start stop status
 start: $(READY) ## Start the embedded servers (a Redis per region, the object store) and leave them running
 	@exec $(BIN)/python -m deploy.services start
-stop: $(READY) ## Stop the embedded servers
-	@exec $(BIN)/python -m deploy.services stop
+stop: $(READY) ## Stop the embedded servers, and the broker
+	@$(BIN)/python -m deploy.services stop
+	@exec $(BIN)/python -m deploy.kafka stop
 status: $(READY) ## Which embedded servers run
 	@exec $(BIN)/python -m deploy.services status
+
+.PHONY: kafka
+kafka: $(READY) java ## Fetch the jars of a Kafka broker for this machine, once (then: python -m deploy.kafka start)
+	@exec $(BIN)/python -m deploy.kafka fetch
 
 .PHONY: test
 test: lint java ## Lint, types, imports and all tests (ARGS: further arguments for pytest)
@@ -104,6 +109,7 @@ review: $(READY) ## Look at what is installed: one version and hashes each, lice
 
 .PHONY: clean
 clean: ## Stop the embedded servers and remove what runs and tests left (.tandem, caches); keeps .venv
-	@if [ -d "$(TANDEM_HOME)/run" ] && [ -f $(READY) ]; then $(BIN)/python -m deploy.services stop; fi
+	@if [ -d "$(TANDEM_HOME)/run" ] && [ -f $(READY) ]; then \
+		$(BIN)/python -m deploy.services stop; $(BIN)/python -m deploy.kafka stop; fi
 	@rm -rf .tandem .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis spark-warehouse metastore_db derby.log
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

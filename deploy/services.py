@@ -88,7 +88,7 @@ class Server:
             if _within(READY_SECONDS, lambda: self.ping() or self.pid is None) and self.pid is not None:
                 return False
             processes.stop(pid, self.grace_seconds, self.ending)
-        if _listens(self.port):
+        if listens(self.port):
             raise PortTaken(
                 f"{self.name}: port {self.port} on 127.0.0.1 is taken by another program; stop that one, or {self.mend}"
             )
@@ -132,14 +132,19 @@ def servers(settings: Settings, regions: Regions) -> list[Server]:
 
 
 def start(settings: Settings, regions: Regions, say: Say) -> list[Server]:
-    """Start what does not run yet and wait until it answers; gives back what this call started.
+    """Start what does not run yet of what `regions` puts on loopback; see `start_all`."""
+    return start_all(settings, servers(settings, regions), say)
+
+
+def start_all(settings: Settings, wanted: list[Server], say: Say) -> list[Server]:
+    """Start those that do not run yet and wait until they answer; gives back what this call started.
 
     Where one cannot be started, or on Ctrl-C, those that this call started are stopped again.
     """
     started: list[Server] = []
-    with _only_one(settings):
+    with only_one(settings):
         try:
-            for server in servers(settings, regions):
+            for server in wanted:
                 before = time.monotonic()
                 if server.start():
                     started.append(server)
@@ -197,7 +202,7 @@ def object_store(settings: Settings, port: int, buckets: list[str]) -> Server:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         identities = settings.home.absolute() / "secrets" / f"s3-identities-{port}.json"
         write_private(identities, json.dumps(_identities(settings, buckets)))
-        ports = _keep_ports(free, 7)
+        ports = keep_ports(free, 7)
         return [binary("weed"), *_weed(folder, identities, port, ports)]
 
     def ping() -> bool:
@@ -212,13 +217,13 @@ def spark(settings: Settings) -> Server:
     folder = run_folder(settings) / "spark"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "port.json"
-    (port,) = _keep_ports(file, 1)
+    (port,) = keep_ports(file, 1)
     return Server(
         "spark",
         port,
         run_folder(settings) / "spark.json",
         lambda: [sys.executable, "-m", "spark_jobs.session", "--serve", str(port)],
-        lambda: _listens(port),
+        lambda: listens(port),
         environment=os.environ | {"TANDEM_HOME": str(settings.home.absolute())},
         mend=f"remove {file}",
     )
@@ -306,7 +311,7 @@ def _same_store(one: regions_file.Region, other: regions_file.Region) -> bool:
     return one.object_store.endpoint == other.object_store.endpoint
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as connection:
         connection.settimeout(1)
         return connection.connect_ex(("127.0.0.1", port)) == 0
@@ -321,11 +326,11 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _keep_ports(file: Path, count: int) -> list[int]:
+def keep_ports(file: Path, count: int) -> list[int]:
     """The ports written in `file` if they are still free, else new ones, written there."""
     if file.is_file():
         held: list[int] = json.loads(file.read_text(encoding="ascii"))
-        if len(held) == count and not any(_listens(port) for port in held):
+        if len(held) == count and not any(listens(port) for port in held):
             return held
     file.write_text(json.dumps(ports := free_ports(count)), encoding="ascii")
     return ports
@@ -351,7 +356,7 @@ def run_folder(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
+def only_one(settings: Settings) -> Iterator[None]:
     """Two starts at once wait for each other."""
     run_folder(settings).mkdir(parents=True, exist_ok=True)
     with (run_folder(settings) / "lock").open("w", encoding="ascii") as file:
@@ -369,12 +374,17 @@ def main(arguments: list[str]) -> int:
     if arguments == ["start"]:
         start(settings, regions, print)
     elif arguments == ["stop"]:
-        with _only_one(settings):
+        with only_one(settings):
             stop(servers(settings, regions), print)
     else:
-        for server in servers(settings, regions):
-            print(f"{server.name:<20} port {server.port}  {'runs' if server.healthy() else 'is stopped'}")
+        show(servers(settings, regions))
     return 0
+
+
+def show(found: list[Server]) -> None:
+    """A line for each server: its port, and whether it runs."""
+    for server in found:
+        print(f"{server.name:<20} port {server.port}  {'runs' if server.healthy() else 'is stopped'}")
 
 
 if __name__ == "__main__":

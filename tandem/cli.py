@@ -373,6 +373,15 @@ def schema(kind: str | None) -> None:
     click.echo(schema.json_schema(kind) if kind else schema.asyncapi(), nl=False)
 
 
+@streams.command()
+@click.pass_obj
+def topics(settings: settings_file.Settings) -> None:
+    """Make the topics that are missing, and give the others the settings that are declared."""
+    from streams import broker
+
+    broker.make_topics(settings, click.echo)
+
+
 @main.command()
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice(clients.SCOPES))

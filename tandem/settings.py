@@ -70,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`host:port` of brokers, separated by commas; empty: there is none, and changes come to the edge's webhook."""
     kafka_options: str = ""
     """Further settings of Kafka's client (librdkafka), `key=value` separated by `;`: security, compression."""
+    kafka_jars: Path = Path("~/.cache/tandem/kafka")
+    """A folder that the jars of a broker for this machine are fetched into, once."""
     kafka_replication: int = 1
     """Copies of each partition when a topic is made; 3 where there are three brokers."""
     topic_prefix: str = ""

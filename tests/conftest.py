@@ -50,19 +50,22 @@ def _rank(item: pytest.Item) -> float:
 
 LONGEST = ("test_demo", "test_cluster", "test_killed_build", "test_lake_on_s3")
 """Files that take minutes: where two processes share the run, neither shall wait for them at the end."""
+SHARED = ("spark_jobs", "streams")
+"""Folders whose tests share a server that takes long to start, or much memory."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
 """Files of tests/spark_jobs whose Spark is a process of its own."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where two processes share the run, each file goes to one, and all files of the Spark session to the same one."""
+    """Where two processes share the run, each file goes to one, and all files of one Spark or Kafka to the same one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = Path(nodeid.partition("::")[0])
-            return "spark" if file.parent.name == "spark_jobs" and file.stem not in OWN_SPARK else str(file)
+            shared = file.parent.name in SHARED and file.stem not in OWN_SPARK
+            return file.parent.name if shared else str(file)
 
     return ByFile(config, log)
 
@@ -167,6 +170,42 @@ def object_store(server_home: Path) -> Iterator[RunningStore]:
     store = ObjectStore(endpoint=address, bucket="tandem", public_url=f"{address}/tandem")
     yield RunningStore(server, store, held.s3_access_key, held.s3_secret)
     server.stop()
+
+
+@dataclass(frozen=True)
+class RunningKafka:
+    """A real broker that a test may stop, kill and start."""
+
+    server: services.Server
+    settings: Settings
+    """With its address."""
+
+
+@pytest.fixture(scope="session")
+def running_kafka(server_home: Path) -> Iterator[RunningKafka]:
+    """The one broker of the run; most tests want `kafka`."""
+    from deploy import kafka
+
+    (port,) = services.free_ports(1)
+    held = Settings(home=server_home, kafka=f"127.0.0.1:{port}")
+    kafka.fetch(held, print)
+    (server,) = kafka.brokers(held)
+    server.start()
+    yield RunningKafka(server, held)
+    server.stop()
+
+
+@pytest.fixture
+def kafka(running_kafka: RunningKafka, tmp_path: Path) -> Settings:
+    """Settings with a home and with topics of this test's own, on the broker of the run."""
+    import msgspec
+
+    from streams import broker
+
+    running_kafka.server.start()
+    found = msgspec.structs.replace(running_kafka.settings, home=tmp_path / "home", topic_prefix=f"{uuid.uuid4().hex}-")
+    broker.make_topics(found, print)
+    return found
 
 
 @pytest.fixture(scope="session")

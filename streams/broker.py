@@ -1,0 +1,148 @@
+"""Kafka's client with Tandem's settings: producers, consumers, and the topics as they were declared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from streams.messages import Message, encode, headers
+from streams.topics import HOUR_MS, TOPICS, Topic, topic_of
+from tandem.errors import ConfigError, TandemError, Unavailable
+from tandem.settings import Settings
+
+TIMEOUT_SECONDS = 15.0
+SESSION_MS = 10_000
+"""Who is not heard of for so long loses its partitions to others of its group."""
+
+Delivered = Callable[[KafkaError | None, Any], None]
+
+
+class KeptTooShort(TandemError):
+    """A topic drops messages before a replay that may be needed is through with them."""
+
+
+def options(settings: Settings, **more: object) -> dict[str, Any]:
+    """Settings of the client: those given here, `more`, and what TANDEM_KAFKA_OPTIONS says, which wins.
+
+    Raises ConfigError without brokers, or for an option that is no `key=value`.
+    """
+    if not settings.kafka:
+        raise ConfigError("TANDEM_KAFKA is empty; name the brokers in it, such as 127.0.0.1:9092")
+    told: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka,
+        "logger": logging.getLogger("tandem.kafka"),
+        "reconnect.backoff.max.ms": 1000,
+        **more,
+    }
+    for option in filter(None, map(str.strip, settings.kafka_options.split(";"))):
+        name, is_there, value = option.partition("=")
+        if not is_there:
+            raise ConfigError(f"TANDEM_KAFKA_OPTIONS: {option!r} is not key=value; separate them by ;")
+        told[name.strip()] = value.strip()
+    return told
+
+
+def producer(settings: Settings, **more: object) -> Producer:
+    """One that neither loses nor doubles nor reorders what it was given, as long as it lives."""
+    own = {"enable.idempotence": True, "linger.ms": 2, "compression.type": "lz4", **more}
+    return Producer(options(settings, **own))
+
+
+def consumer(settings: Settings, group: str, **more: object) -> Consumer:
+    """One of a group whose places are kept elsewhere than in Kafka."""
+    own = {
+        "group.id": settings.topic_prefix + group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "session.timeout.ms": SESSION_MS,
+        "partition.assignment.strategy": "range",
+        **more,
+    }
+    return Consumer(options(settings, **own))
+
+
+def send(to: Producer, settings: Settings, message: Message, delivered: Delivered | None = None) -> None:
+    """Put a message on its topic. Raises BufferError where too many wait: poll, then try again."""
+    name = settings.topic_prefix + topic_of(message).name
+    to.produce(name, encode(message), message.key, headers=headers(message), on_delivery=delivered)
+
+
+def make_topics(settings: Settings, say: Callable[[str], object]) -> None:
+    """Make what is missing of TOPICS, and give those that are there the settings that are declared."""
+    admin = AdminClient(options(settings))
+    there = _names(admin, settings)
+    missing = [topic for topic in TOPICS.values() if settings.topic_prefix + topic.name not in there]
+    wanted = [
+        NewTopic(settings.topic_prefix + topic.name, topic.partitions, settings.kafka_replication, config=topic.config)
+        for topic in missing
+    ]
+    _done(admin.create_topics(wanted) if wanted else {}, allowed=KafkaError.TOPIC_ALREADY_EXISTS)
+    kept = [topic for topic in TOPICS.values() if topic not in missing]
+    _done(admin.incremental_alter_configs([_resource(settings, topic) for topic in kept]) if kept else {})
+    for topic in TOPICS.values():
+        days = "for ever" if topic.retention_hours < 0 else f"{topic.retention_hours / 24:g} days"
+        made = "made" if topic in missing else "is there"
+        say(f"{settings.topic_prefix}{topic.name}: {made}, {topic.partitions} partitions, kept {days}")
+
+
+def check_kept(settings: Settings, topics: Iterable[Topic]) -> None:
+    """Raises KeptTooShort where a topic may drop what a replay of `rewind_hours` needs, TandemError where one lacks."""
+    admin, wanted = AdminClient(options(settings)), list(topics)
+    there = _names(admin, settings)
+    for topic in wanted:
+        if settings.topic_prefix + topic.name not in there:
+            raise TandemError(
+                f"topic {settings.topic_prefix}{topic.name} is not there; `tandem streams topics` makes it"
+            )
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, settings.topic_prefix + topic.name) for topic in wanted]
+    for resource, found in _done(admin.describe_configs(asked)).items():
+        _check_kept(settings, resource.name, {name: str(entry.value) for name, entry in found.items()})
+
+
+def _check_kept(settings: Settings, topic: str, told: Mapping[str, str]) -> None:
+    if "delete" not in told["cleanup.policy"]:
+        return
+    kept, needed = int(told["retention.ms"]), settings.rewind_hours * HOUR_MS
+    mend = "`tandem streams topics` sets what is declared"
+    if 0 <= kept < needed:
+        raise KeptTooShort(
+            f"topic {topic} keeps messages for {kept / HOUR_MS:g} hours (retention.ms), but a replay may need "
+            f"{settings.rewind_hours} (TANDEM_REWIND_HOURS); {mend}"
+        )
+    if int(told["retention.bytes"]) >= 0:
+        raise KeptTooShort(f"topic {topic} drops messages by size (retention.bytes), however new they are; {mend}")
+
+
+def _resource(settings: Settings, topic: Topic) -> ConfigResource:
+    told = {**topic.config, "retention.bytes": "-1"}
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in told.items()]
+    name = settings.topic_prefix + topic.name
+    return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+
+
+def _names(admin: AdminClient, settings: Settings) -> set[str]:
+    try:
+        return set(admin.list_topics(timeout=TIMEOUT_SECONDS).topics)
+    except KafkaException as error:
+        raise unavailable(settings, error) from error
+
+
+def _done(futures: Mapping[Any, Any], allowed: int | None = None) -> dict[Any, Any]:
+    """What became of each. Raises TandemError for the first that failed."""
+    found = {}
+    for what, future in futures.items():
+        try:
+            found[what] = future.result(TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != allowed:
+                raise TandemError(f"Kafka refuses {what}: {error.args[0].str()}") from error
+    return found
+
+
+def unavailable(settings: Settings, error: KafkaException) -> Unavailable:
+    """What a person is told where brokers cannot be reached."""
+    return Unavailable(f"Kafka at {settings.kafka} can't serve ({error.args[0].str()}); start it, or mend TANDEM_KAFKA")
