@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from tandem.errors import ConfigError, TandemError, Unavailable
 from tandem.settings import Settings
 
 TIMEOUT_SECONDS = 15.0
+PAUSE_SECONDS = 0.05
 SESSION_MS = 10_000
 """Who is not heard of for so long loses its partitions to others of its group."""
 
@@ -83,10 +85,43 @@ def make_topics(settings: Settings, say: Callable[[str], object]) -> None:
     _done(admin.create_topics(wanted) if wanted else {}, allowed=KafkaError.TOPIC_ALREADY_EXISTS)
     kept = [topic for topic in TOPICS.values() if topic not in missing]
     _done(admin.incremental_alter_configs([_resource(settings, topic) for topic in kept]) if kept else {})
+    _settle(admin, settings)
     for topic in TOPICS.values():
         days = "for ever" if topic.retention_hours < 0 else f"{topic.retention_hours / 24:g} days"
         made = "made" if topic in missing else "is there"
         say(f"{settings.topic_prefix}{topic.name}: {made}, {topic.partitions} partitions, kept {days}")
+
+
+def _settle(admin: AdminClient, settings: Settings) -> None:
+    """Wait until the broker that is asked has heard from the controller what was made and set."""
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while not _settled(admin, settings):
+        if time.monotonic() > end:
+            raise Unavailable(f"Kafka at {settings.kafka} has no leader for new topics; look at its log")
+        time.sleep(PAUSE_SECONDS)
+
+
+def _settled(admin: AdminClient, settings: Settings) -> bool:
+    wanted = {settings.topic_prefix + topic.name: topic for topic in TOPICS.values()}
+    there = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+    led = all(
+        name in there and there[name].partitions and all(part.leader >= 0 for part in there[name].partitions.values())
+        for name in wanted
+    )
+    return led and all(
+        told[name] == value
+        for topic, told in _configs(admin, wanted).items()
+        for name, value in wanted[topic].config.items()
+    )
+
+
+def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What holds for topics, by name."""
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    return {
+        resource.name: {name: str(entry.value) for name, entry in found.items()}
+        for resource, found in _done(admin.describe_configs(asked)).items()
+    }
 
 
 def check_kept(settings: Settings, topics: Iterable[Topic]) -> None:
@@ -98,9 +133,8 @@ def check_kept(settings: Settings, topics: Iterable[Topic]) -> None:
             raise TandemError(
                 f"topic {settings.topic_prefix}{topic.name} is not there; `tandem streams topics` makes it"
             )
-    asked = [ConfigResource(ConfigResource.Type.TOPIC, settings.topic_prefix + topic.name) for topic in wanted]
-    for resource, found in _done(admin.describe_configs(asked)).items():
-        _check_kept(settings, resource.name, {name: str(entry.value) for name, entry in found.items()})
+    for name, told in _configs(admin, [settings.topic_prefix + topic.name for topic in wanted]).items():
+        _check_kept(settings, name, told)
 
 
 def _check_kept(settings: Settings, topic: str, told: Mapping[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
@@ -16,14 +18,16 @@ pytestmark = pytest.mark.servers
 
 
 def alter(kafka: Settings, **told: str) -> None:
-    entries = [
-        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in told.items()
-    ]
-    resource = ConfigResource(ConfigResource.Type.TOPIC, f"{kafka.topic_prefix}inventory", incremental_configs=entries)
+    """Set what a topic has, and wait until the broker says so."""
+    wanted = {name.replace("_", "."): value for name, value in told.items()}
+    entries = [ConfigEntry(*each, incremental_operation=AlterConfigOpType.SET) for each in wanted.items()]
+    name = f"{kafka.topic_prefix}inventory"
     admin = AdminClient({"bootstrap.servers": kafka.kafka})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(10)
+    while not wanted.items() <= broker._configs(admin, [name])[name].items():
+        time.sleep(0.05)
 
 
 def test_topics_as_declared_keep_long_enough(kafka: Settings) -> None:
