@@ -64,10 +64,10 @@ async def take_back(session: Session, region: str, order_id: UUID, asked: Sequen
     """Take units back. Raises a 404, 409 or 422 problem; one that more comes back than was bought is a 409."""
     order = await find(session, region, order_id, lock=True)
     back = _back(order, asked)
-    answer = _answer(order, back)
-    await _write(session, answer, back)
+    answer, at = _answer(order, back), datetime.now(UTC)
+    await _write(session, answer, back, at)
     await _restock(session, region, back)
-    await outbox.put(session, [_told(answer, region)])
+    await outbox.put(session, [_told(answer, region, at)])
     return answer
 
 
@@ -102,8 +102,8 @@ def _answer(order: OrderAnswer, back: Sequence[Back]) -> ReturnAnswer:
     )
 
 
-async def _write(session: Session, answer: ReturnAnswer, back: Sequence[Back]) -> None:
-    await session.execute(_RETURN, [answer.return_id, answer.order_id, datetime.now(UTC), answer.refunded])
+async def _write(session: Session, answer: ReturnAnswer, back: Sequence[Back], at: datetime) -> None:
+    await session.execute(_RETURN, [answer.return_id, answer.order_id, at, answer.refunded])
     columns = [
         [line.line for line in answer.lines],
         [line.quantity for line in answer.lines],
@@ -123,12 +123,12 @@ async def _restock(session: Session, region: str, back: Sequence[Back]) -> None:
         await stock.change(session, region, {sku: Change(on_hand=more) for sku, more in units.items()})
 
 
-def _told(answer: ReturnAnswer, region: str) -> messages.OrderReturned:
+def _told(answer: ReturnAnswer, region: str, at: datetime) -> messages.OrderReturned:
     return messages.OrderReturned(
         return_id=str(answer.return_id),
         order_id=str(answer.order_id),
         region=region,
-        at=datetime.now(UTC),
+        at=at,
         lines=[
             messages.ReturnedLine(sku=line.sku, quantity=line.quantity, refunded=line.refunded) for line in answer.lines
         ],
