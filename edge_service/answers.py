@@ -188,6 +188,12 @@ class ExplainedComponent(msgspec.Struct, frozen=True):
     substituted_for: str | None = None
 
 
+class ExplainedRule(msgspec.Struct, frozen=True):
+    line: int
+    """Where it begins in rules.toml as it was at the build."""
+    action: str
+
+
 class ExplainAnswer(_Aged, frozen=True, kw_only=True):
     """Totals are null while the bundle can't be sold."""
 
@@ -206,6 +212,11 @@ class ExplainAnswer(_Aged, frozen=True, kw_only=True):
     discount: int | None
     sellable: int
     reasons: list[Reason]
+    """What holds now."""
+    decided: Reason
+    """What the batch decided of the discount."""
+    rules: list[ExplainedRule]
+    """Of merchandisers, that put the bundle first, moved it, or asked for a product in it."""
     text: str
     """The same for a person."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edge_service.ages import as_fields
-from edge_service.answers import ExplainAnswer, ExplainedComponent, Listing, Reason
+from edge_service.answers import ExplainAnswer, ExplainedComponent, ExplainedRule, Listing, Reason
 from edge_service.problems import wrong
 from edge_service.served import Moment
+from tandem import why
 from tandem.bundle import Bundle, Component, Listed
 from tandem.money import BPS, EXPONENTS, discounted
 from tandem.offer import Offer, price
+from tandem.why import Decided
 
 CODES = {
     "as_planned": "The planned discount is given in full.",
@@ -22,6 +24,24 @@ CODES = {
     "on_sale": "A component is on sale; its sale price is what the bundle starts from.",
     "seen_live": "Shoppers turn to it just now; the release does not list it.",
     "cannot_be_sold": "A component can't be sold now and has no substitute that can.",
+}
+DECIDED: dict[Decided, str] = {
+    "unknown": "The batch left no word on its discount.",
+    "discounted": "The batch gave the discount that pays best within the rules.",
+    "strategy_none": "The rules give no discounts.",
+    "no_price": "The batch knew no price of a component.",
+    "no_counts": "No order held the whole bundle, so nothing says what a discount would do.",
+    "above_lowest_price": "A component cost more at the build than in the days before that the region's law looks at.",
+    "at_floor": "A component was at the lowest price it may have in a bundle.",
+    "no_gain": "A discount would cost more than it brings in.",
+    "not_sure": "A discount may pay, but not surely enough.",
+    "over_budget": "The region's budget for discounts went to bundles that gain more.",
+}
+ACTIONS = {
+    "pin": "puts it first",
+    "boost": "moves it up",
+    "bury": "moves it down",
+    "always_with": "asks for a product in it",
 }
 
 
@@ -35,6 +55,7 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
     places = list(_places(moment, bundle, segment, anchors))
     listings = [Listing(at, rank, listed.confidence, listed.matched) for at, rank, listed in places]
     bundle = places[0][2].tell(bundle) if places else bundle
+    decided, rules = why.decode(bundle.why)
     offer = None
     if moment.freshness.prices:
         offer = price(bundle, moment.products.get, with_discount=moment.freshness.discounts)
@@ -60,6 +81,8 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
         discount=None if offer is None else offer.discount,
         sellable=offer.sellable if offer else 0,
         reasons=reasons,
+        decided=Reason(decided, DECIDED[decided]),
+        rules=[ExplainedRule(rule.line, rule.action) for rule in rules],
         text=_text(meta.currency, bundle, listings, offer, reasons),
     )
 
@@ -128,7 +151,9 @@ def _text(currency: str, bundle: Bundle, listings: list[Listing], offer: Offer |
         first = listings[0]
         share = f"{first.confidence:.0%} of the orders with {first.anchor} hold all of it"
         said.append(f"{share} (evidence: {first.matched}, place {first.rank}).")
-    said.append(f"The planned discount is {bundle.discount_bps / BPS:.1%}.")
+    decided, rules = why.decode(bundle.why)
+    said.append(f"The planned discount is {bundle.discount_bps / BPS:.1%}. {DECIDED[decided]}")
+    said += [f"A rule (rules.toml, line {rule.line}) {ACTIONS[rule.action]}." for rule in rules]
     if offer is not None:
         alone, now, saving = (_money(x, currency) for x in (offer.list_total, offer.offer_total, offer.discount))
         said.append(f"Alone {alone}, together {now}, saving {saving}.")

@@ -16,7 +16,7 @@ from tandem.bundle import LEVELS, Bundle, Component, Listed, Story
 from tandem.offer import Live
 from tandem.release import entry_hash
 
-FORMAT = 2
+FORMAT = 3
 """Of what lies in lists and bodies. A reader refuses any other: the release has to be published again."""
 ENTRIES_A_BUCKET = 32
 """Mean entries of a hash: far from the 128 up to which every Redis keeps a hash compact, and Redis walks a compact hash
@@ -130,6 +130,7 @@ class _Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
     orders_together: int
     lift: int
     """Hundredths."""
+    why: tuple[int, ...]
 
 
 class _Places(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -141,8 +142,18 @@ class _Places(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Two bytes a place, little-endian: 1/10,000."""
     levels: tuple[int | str, ...]
     """Runs: a level of evidence (its place in LEVELS, or its text), and how many places have it."""
-    own: tuple[int, ...]
-    """Place, orders together, hundredths of lift and discount in basis points, of each place with its own story."""
+    own: tuple[_Own, ...]
+
+
+class _Own(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A place with a story of its own."""
+
+    place: int
+    orders_together: int
+    lift: int
+    """Hundredths."""
+    discount_bps: int
+    why: tuple[int, ...]
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -162,12 +173,14 @@ def body_field(bundle_id: str) -> bytes:
 
 
 def encode_body(bundle: Bundle) -> bytes:
-    return _pack(_Body(bundle.components, bundle.discount_bps, bundle.orders_together, _hundredths(bundle.lift)))
+    return _pack(
+        _Body(bundle.components, bundle.discount_bps, bundle.orders_together, _hundredths(bundle.lift), bundle.why)
+    )
 
 
 def decode_body(bundle_id: str, value: bytes) -> Bundle:
     body = _unpack_body(value)
-    return Bundle(bundle_id, body.components, body.discount_bps, body.orders_together, body.lift / 100)
+    return Bundle(bundle_id, body.components, body.discount_bps, body.orders_together, body.lift / 100, body.why)
 
 
 def encode_list(places: Sequence[Listed]) -> bytes:
@@ -175,10 +188,9 @@ def encode_list(places: Sequence[Listed]) -> bytes:
     ids = b"".join([body_field(place.bundle_id) for place in places])
     shares = struct.pack(f"<{len(places)}H", *[round(place.confidence * 10_000) for place in places])
     own = [
-        number
+        (at, story.orders_together, _hundredths(story.lift), story.discount_bps, story.why)
         for at, place in enumerate(places)
         if (story := place.own) is not None
-        for number in (at, story.orders_together, _hundredths(story.lift), story.discount_bps)
     ]
     return _pack((ids, shares, _runs([place.matched for place in places]), own))
 
@@ -198,10 +210,7 @@ def decode_list(value: bytes) -> tuple[Listed, ...]:
     levels: list[str] = []
     for level, run in zip(held.levels[::2], held.levels[1::2], strict=True):
         levels += [LEVELS[level] if isinstance(level, int) else level] * int(run)
-    own: dict[int, Story] = {}
-    for at in range(0, len(held.own), 4):
-        place, orders, lift, discount = held.own[at : at + 4]
-        own[place] = Story(orders, lift / 100, discount)
+    own = {own.place: Story(own.orders_together, own.lift / 100, own.discount_bps, own.why) for own in held.own}
     shares = struct.unpack(f"<{count}H", held.confidences)
     return tuple(
         Listed(ids[16 * at : 16 * at + 16], share / 10_000, levels[at], own.get(at)) for at, share in enumerate(shares)

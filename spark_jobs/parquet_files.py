@@ -56,10 +56,18 @@ class Held:
                 yield held.to_table(list(columns), use_threads=False)
 
     def read(self, columns: list[str]) -> Iterator[pa.Table]:
-        """`columns` of all files, some rows at once; a column inside a struct is named `struct.column`."""
+        """`columns` of all files, some rows at once; a column inside a struct is named `struct.column`.
+
+        A column that an older file lacks is null.
+        """
+        kinds = schema(self.table)
         for file in self._opened():
+            lacking = [name for name in columns if name.partition(".")[0] not in file.schema_arrow.names]
             for batch in file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
-                yield pa.Table.from_batches([batch])
+                rows = pa.Table.from_batches([batch])
+                for name in lacking:
+                    rows = rows.append_column(name, pa.nulls(len(rows), kinds.field(name).type))
+                yield rows
 
     def values(self, column: str) -> int:
         """How many values a column has, as the files say themselves; one inside arrays is named `arrays.column`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,11 @@ import pyarrow.compute as pc
 
 from cdn.keys import shard_of
 from cdn.shards import Product
+from tandem import why
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute
 from tandem.errors import TandemError
+from tandem.rules import Action
+from tandem.why import Decided, Shaped, Why
 
 LIST_COLUMNS = ["segment", "anchor", "bundles"]
 BUNDLE_COLUMNS = [
@@ -22,6 +27,8 @@ BUNDLE_COLUMNS = [
     "discount_bps",
     "evidence.orders_together",
     "evidence.lift",
+    "pricing.reason",
+    "rules",
 ]
 PRODUCT_COLUMNS = ["sku", "title", "brand", "category", "image_url"]
 Ints = np.ndarray
@@ -97,8 +104,7 @@ def _own(
             f"the list of {anchor!r} for segment {segment} names bundle {bundle_id}, which this build does not hold "
             f"with {anchor!r} as a component; run the job bundles again"
         ) from error
-    same = (own.orders_together, own.lift, own.discount_bps) == (body.orders_together, body.lift, body.discount_bps)
-    return None if same else own
+    return None if own == Story(body.orders_together, body.lift, body.discount_bps, body.why) else own
 
 
 def bundles(rows: pa.Table) -> tuple[dict[str, Bundle], dict[tuple[str, str], Story]]:
@@ -107,7 +113,8 @@ def bundles(rows: pa.Table) -> tuple[dict[str, Bundle], dict[tuple[str, str], St
     evidence = _one(rows["evidence"])
     orders, lifts = (_values(pc.struct_field(evidence, each)) for each in ("orders_together", "lift"))
     ids, discounts = _values(rows["bundle_id"]), _values(rows["discount_bps"])
-    stories = [Story(*each) for each in zip(orders, (round(lift, 2) for lift in lifts), discounts, strict=True)]
+    lifts = (round(lift, 2) for lift in lifts)
+    stories = [Story(*each) for each in zip(orders, lifts, discounts, _whys(rows), strict=True)]
     told = dict(zip(zip(_values(rows["segment"]), ids, strict=True), stories, strict=True))
     first = {name: place for place, name in reversed(list(enumerate(ids)))}
     places = sorted(first.values())
@@ -119,10 +126,23 @@ def bundles(rows: pa.Table) -> tuple[dict[str, Bundle], dict[tuple[str, str], St
             stories[place].discount_bps,
             stories[place].orders_together,
             stories[place].lift,
+            stories[place].why,
         )
         for place, part in zip(places, parts, strict=True)
     }
     return bodies, told
+
+
+def _whys(rows: pa.Table) -> Iterator[tuple[int, ...]]:
+    """Of each row of bundles, as it travels. Most have the same: each is made once."""
+    reasons = pc.struct_field(_one(rows["pricing"]), "reason").to_pylist()
+    for reason, rules in zip(reasons, rows["rules"].to_pylist(), strict=True):
+        yield _why(reason, tuple((rule["line"], rule["action"]) for rule in rules or ()))
+
+
+@cache
+def _why(reason: Decided | None, rules: tuple[tuple[int, Action], ...]) -> tuple[int, ...]:
+    return why.encode(Why(reason or "unknown", tuple(starmap(Shaped, rules))))
 
 
 def _components(parts: pa.Array) -> Iterator[tuple[Component, ...]]:

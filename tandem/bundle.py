@@ -39,6 +39,8 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True, gc=False):
     discount_bps: int
     orders_together: int
     lift: float
+    why: tuple[int, ...] = ()
+    """See `tandem.why.encode`."""
 
 
 class Story(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,6 +49,8 @@ class Story(msgspec.Struct, frozen=True, array_like=True, gc=False):
     orders_together: int
     lift: float
     discount_bps: int
+    why: tuple[int, ...] = ()
+    """See `tandem.why.encode`."""
 
 
 class Listed(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -64,7 +68,7 @@ class Listed(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if self.own is None:
             return bundle
         own = self.own
-        return Bundle(bundle.id, bundle.components, own.discount_bps, own.orders_together, own.lift)
+        return Bundle(bundle.id, bundle.components, own.discount_bps, own.orders_together, own.lift, own.why)
 
 
 class AnchorList(msgspec.Struct, frozen=True, array_like=True, gc=False):

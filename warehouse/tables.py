@@ -494,6 +494,18 @@ BUNDLES = Table(
             "Why this discount; without one, the last four say what the least discount would have done",
         ),
         Column("evidence", _EVIDENCE, "What it rests on"),
+        _optional(
+            "rules",
+            Array(
+                Struct(
+                    (
+                        Column("line", "integer", "Where the rule begins in rules.toml"),
+                        Column("action", "string", "pin, boost, bury or always_with"),
+                    )
+                )
+            ),
+            "Rules that put it first, moved it, or asked for a product in it; what a rule forbids is not there",
+        ),
         Column("inputs", "string", "JSON: Delta version of each fact table that was read"),
     ),
     partitions=("as_of", "region"),

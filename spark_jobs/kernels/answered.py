@@ -40,6 +40,7 @@ def rows(answers: pa.Table, own: pa.Table, shop: Shop, rules: Rules, region: str
             "components": bundle_rows.components(items[firsts], shop, rules, window),
             "score": score,
             "evidence": pa.StructArray.from_arrays(story, fields=list(bundle_rows.EVIDENCE)),
+            "rules": bundle_rows.shaped(items[firsts], shop, window),
         }
     )
     lists = _lists(answers, ids.take(pa.array(pair)), pc.coalesce(counted, level).take(pa.array(pair)))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spark_jobs.kernels.cells import Ints
 from spark_jobs.kernels.lawful import complete, may_meet
-from spark_jobs.kernels.offering import BY_RULE, LEVELS, Offers, Pool, Window, lift, worth
+from spark_jobs.kernels.offering import BY_RULE, LEVELS, Offers, Pool, Window, lift, meant, worth
 from spark_jobs.kernels.sets import ABSENT
 from spark_jobs.kernels.shop import Held, Mask, Shop
 from tandem.rules import Rules
@@ -31,6 +31,7 @@ EVIDENCE = pa.struct(
         ("lift", pa.float64()),
     ]
 )
+SHAPED = pa.struct([("line", pa.int32()), ("action", pa.string())])
 LISTED = pa.struct([("bundle_id", pa.string()), ("confidence", pa.float64()), ("matched", pa.string())])
 ROWS = pa.schema(
     [
@@ -42,9 +43,12 @@ ROWS = pa.schema(
         ("components", pa.list_(COMPONENT)),
         ("score", pa.float64()),
         ("evidence", EVIDENCE),
+        ("rules", pa.list_(SHAPED)),
     ]
 )
 """What a window puts into the tables: rows with an anchor are lists (`bundle_sets`), rows without are `bundles`."""
+SHAPING = ("pin", "boost", "bury", "always_with")
+"""What rules do to bundles that are there; the others keep bundles away."""
 
 
 def rows(found: Offers, shop: Shop, rules: Rules, window: Window) -> pa.Table:
@@ -91,6 +95,7 @@ def _bundles(found: Offers, shop: Shop, rules: Rules, window: Window) -> pa.Tabl
             "components": components(found.pool.items[listed], shop, rules, window),
             "score": pa.array(worth(found.pool)[listed]),
             "evidence": _evidence(found.pool, listed, rules.learning.min_orders_together),
+            "rules": shaped(found.pool.items[listed], shop, window),
         }
     )
 
@@ -113,6 +118,30 @@ def _evidence(pool: Pool, listed: NDArray[np.int64], enough: int) -> pa.Array:
         ],
         fields=list(EVIDENCE),
     )
+
+
+def shaped(items: Ints, shop: Shop, window: Window) -> pa.ListArray:
+    """Of each bundle the rules of the window that put it first, moved it, or asked for a product in it."""
+    row, line, action = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], []
+    for place, rule in enumerate(shop.held):
+        if rule.rule.action in SHAPING and rule.covers(window.region, window.segment):
+            touched = np.flatnonzero(_pinned(items, shop, place) if rule.rule.action == "pin" else meant(items, rule))
+            row.append(touched)
+            line.append(np.full(len(touched), rule.line, np.int32))
+            action += [rule.rule.action] * len(touched)
+    owner = np.concatenate(row)
+    order = np.argsort(owner, kind="stable")
+    told = pa.StructArray.from_arrays(
+        [pa.array(np.concatenate(line)), pa.array(action, pa.string())], fields=list(SHAPED)
+    )
+    ends = np.append(0, np.cumsum(np.bincount(owner, minlength=len(items)))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), told.take(pa.array(order)))
+
+
+def _pinned(items: Ints, shop: Shop, rule: int) -> Mask:
+    """Whether each bundle is one that the rule pins."""
+    asked = {tuple(sorted(shop.numbers(pa.array(pin.skus)).tolist())) for pin in shop.pins if pin.rule == rule}
+    return np.array([tuple(each[each >= 0].tolist()) in asked for each in items], bool)
 
 
 def components(items: Ints, shop: Shop, rules: Rules, window: Window) -> pa.ListArray:

@@ -214,11 +214,17 @@ def _factor(items: Ints, held: list[Held]) -> Floats:
     total = np.ones(len(items))
     for rule in held:
         if rule.rule.action in ("boost", "bury"):
-            meant = (items >= 0) & rule.products[items]
-            given = (items >= 0) & rule.companions[items]
-            both = (meant & (given.sum(1)[:, None] - given > 0)).any(1) if rule.rule.companions else meant.any(1)
-            total[both] *= rule.rule.factor if rule.rule.action == "boost" else 1 / rule.rule.factor
+            total[meant(items, rule)] *= rule.rule.factor if rule.rule.action == "boost" else 1 / rule.rule.factor
     return total
+
+
+def meant(items: Ints, rule: Held) -> Mask:
+    """Shape (sets,): those that hold a product of the rule, and another of its companions where it names any."""
+    product = (items >= 0) & rule.products[items]
+    if not rule.rule.companions:
+        return product.any(1)
+    companion = (items >= 0) & rule.companions[items]
+    return (product & (companion.sum(1)[:, None] - companion > 0)).any(1)
 
 
 def _by_preference(

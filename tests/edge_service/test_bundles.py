@@ -8,13 +8,16 @@ import pytest
 
 from edge_service.app import create_app
 from edge_service.region_store import LiveRow, RegionStore
+from tandem import why
 from tandem.bundle import AnchorList, Listed, Story
+from tandem.why import Shaped, Why
 from tests.edge_service.conftest import (
     BUNDLES,
     DELTA_KEY,
     FLOORED,
     LISTS,
     PLAIN,
+    PRODUCTS,
     TEA_CUP,
     TEA_JAM,
     TEA_POT,
@@ -314,6 +317,30 @@ async def test_an_explanation_tells_evidence_level_and_price(edge: httpx.AsyncCl
     assert [reason["code"] for reason in told["reasons"]] == ["as_planned"]
     assert "tea + 2 × cup: in 30 orders together" in told["text"]
     assert "Alone 10.00 USD, together 9.00 USD, saving 1.00 USD." in told["text"]
+
+
+async def test_an_explanation_tells_what_the_batch_decided_and_which_rules_shaped_the_bundle(
+    clean_redis, tmp_path, clock: Clock
+) -> None:
+    reasons = why.encode(Why("over_budget", (Shaped(12, "boost"), Shaped(40, "pin"))))
+    own = Story(12, 9.5, 0, why.encode(Why("no_gain")))
+    bundle = msgspec.structs.replace(TEA_CUP, why=reasons)
+    lists = [
+        AnchorList("*", "tea", (Listed(bundle.id, 0.3, "region"),)),
+        AnchorList("families", "tea", (Listed(bundle.id, 0.4, "segment", own),)),
+    ]
+    region = region_at(clean_redis.url)
+    with RegionStore(region) as store:
+        publish(store, "r1", [bundle], lists)
+        store.seed_live(PRODUCTS, now(clock))
+    async with client_of(create_app(settings(tmp_path), [region], clock=clock)) as edge:
+        await ready(edge)
+        told = (await edge.get(f"/v1/north/bundles/{bundle.id}/explain?anchor=tea")).json()
+        families = (await edge.get(f"/v1/north/bundles/{bundle.id}/explain?anchor=tea&segment=families")).json()
+    assert told["decided"]["code"] == "over_budget"
+    assert told["rules"] == [{"line": 12, "action": "boost"}, {"line": 40, "action": "pin"}]
+    assert "A rule (rules.toml, line 12) moves it up. A rule (rules.toml, line 40) puts it first." in told["text"]
+    assert (families["decided"]["code"], families["rules"]) == ("no_gain", [])
 
 
 async def test_an_explanation_says_what_became_of_the_discount(edge: httpx.AsyncClient, clock: Clock) -> None:

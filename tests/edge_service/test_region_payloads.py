@@ -20,7 +20,8 @@ from tandem.bundle import Bundle, Component, Listed, Story, Substitute
 ids = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
 whole = st.integers(0, 10**9)
 hundredths = st.integers(0, 10**7).map(lambda number: number / 100)
-stories = st.builds(Story, whole, hundredths, st.integers(0, 9_999))
+whys = st.lists(whole, max_size=3).map(tuple)
+stories = st.builds(Story, whole, hundredths, st.integers(0, 9_999), whys)
 places = st.builds(
     Listed,
     ids,
@@ -40,7 +41,7 @@ def test_a_list_comes_back_as_it_went(listed: tuple[Listed, ...]) -> None:
 
 @given(ids, st.lists(parts, min_size=1, max_size=4).map(tuple), stories)
 def test_a_bundle_comes_back_as_it_went(name: str, components: tuple[Component, ...], told: Story) -> None:
-    bundle = Bundle(name, components, told.discount_bps, told.orders_together, told.lift)
+    bundle = Bundle(name, components, told.discount_bps, told.orders_together, told.lift, told.why)
     assert decode_body(name, encode_body(bundle)) == bundle
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from spark_jobs.kernels.offering import Window
 from spark_jobs.kernels.shop import Shop
 from tandem import merchandising
 from tandem.bundle import bundle_id
+from tandem.merchandising import Resolved
 from tandem.rules import Pricing, Rule, Rules
 
 CATEGORY = {"a": "A", "b": "B", "c": "C", "d": "D > X", "e": "D > Y", "f": "A", "g": ""}
@@ -47,9 +48,8 @@ def shop_of(*held: Rule, alike: Sequence[tuple[str, str]] = ()) -> Shop:
     rows += [("alike", sku, other, None, rank) for rank, (sku, other) in enumerate(alike, 1)]
     table = pa.table([pa.array(column, field.type) for column, field in zip(zip(*rows), shops.SCHEMA)], shops.SCHEMA)  # noqa: B905
     resolved = merchandising.resolve(held, range(1, 1 + len(held)), shops.products(table), DAY)
-    return Shop(
-        shops.from_bytes(shops.to_bytes(shops.with_rules(table, resolved))), merchandising.holding(held, [], DAY)
-    )
+    numbered = merchandising.holding(held, range(1, 1 + len(held)), DAY)
+    return Shop(shops.from_bytes(shops.to_bytes(shops.with_rules(table, resolved))), numbered)
 
 
 def cell_of(baskets: Sequence[tuple[str | None, set[str]]]) -> cells.Cell:
@@ -107,6 +107,23 @@ def test_whatever_the_rules_no_list_holds_what_they_forbid_and_pins_stand_first(
     for anchor, ids in wanted.items():
         assert [each["bundle_id"] for each in lists[anchor]][: len(ids)] == ids
     assert {each["bundle_id"] for listed in lists.values() for each in listed} == set(bundles)
+    pins = {(pin.skus, pin.rule) for pin in merchandising.pinned(resolved)}
+    for bundle in bundles.values():
+        told = [(rule["line"], rule["action"]) for rule in bundle["rules"]]
+        assert told == [
+            (place + 1, rule.action)
+            for place, rule in enumerate(resolved)
+            if ((skus(bundle), place) in pins if rule.action == "pin" else shaping(rule, skus(bundle)))
+        ]
+
+
+def shaping(rule: Resolved, held: Sequence[str]) -> bool:
+    """Whether a rule that is no pin moved the bundle of `held`, or asked for a product in it; the slow way."""
+    if rule.action not in ("boost", "bury", "always_with"):
+        return False
+    if not rule.rule.companions:
+        return bool(rule.products & set(held))
+    return any(one in rule.products and other in rule.companions for one, other in permutations(held, 2))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -21,10 +21,12 @@ from spark_jobs import stage
 from spark_jobs.in_tasks import collected
 from spark_jobs.order_files import File, Folder
 from spark_jobs.parquet_files import Held
+from tandem import why
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Story, Substitute, bundle_id
 from tandem.errors import TandemError, Unavailable
 from tandem.regions import ObjectStore, Region
 from tandem.settings import Settings
+from tandem.why import Shaped, Why
 from warehouse.tables import TABLES
 
 TEA_CUP, TEA_POT = (bundle_id([("tea", 1), (other, 1)]) for other in ("cup", "pot"))
@@ -38,7 +40,15 @@ def bundle(segment: str, name: str, other: str, **told: Any) -> dict[str, Any]:
         {"sku": "tea", "quantity": 1, "floor_cents": 90, "substitutes": [{"sku": "mug", "floor_cents": 80}]},
     ]
     evidence = {"orders_together": told.get("orders", 30), "lift": told.get("lift", 2.504)}
-    return {"segment": segment, "bundle_id": name, "components": parts, "discount_bps": 500, "evidence": evidence}
+    return {
+        "segment": segment,
+        "bundle_id": name,
+        "components": parts,
+        "discount_bps": 500,
+        "evidence": evidence,
+        "pricing": {"strategy": "profit", "reason": told.get("reason")},
+        "rules": told.get("rules"),
+    }
 
 
 def ranked(segment: str, anchor: str, *names: str) -> dict[str, Any]:
@@ -47,8 +57,8 @@ def ranked(segment: str, anchor: str, *names: str) -> dict[str, Any]:
 
 
 BUNDLES = [
-    bundle("families", TEA_CUP, "cup", orders=12, lift=4.0),
-    bundle("*", TEA_CUP, "cup"),
+    bundle("families", TEA_CUP, "cup", orders=12, lift=4.0, reason="discounted"),
+    bundle("*", TEA_CUP, "cup", reason="over_budget", rules=[{"line": 12, "action": "boost"}]),
     bundle("*", TEA_POT, "pot"),
 ]
 LISTS = [
@@ -106,10 +116,12 @@ def test_a_shard_holds_all_that_its_lists_name(work: stage.Work) -> None:
 def test_a_body_tells_the_regions_story_and_a_list_its_segments(work: stage.Work) -> None:
     held = dict(contents(work))[shard_of("tea", work.shard_count)]
     parts = (Component("cup", 1), Component("tea", 1, 90, (Substitute("mug", 80),)))
-    assert held.bundles[TEA_CUP] == Bundle(TEA_CUP, parts, 500, 30, 2.5)
+    shaped = Why("over_budget", (Shaped(12, "boost"),))
+    assert held.bundles[TEA_CUP] == Bundle(TEA_CUP, parts, 500, 30, 2.5, why.encode(shaped))
     assert held.products["tea"] == Product("tea", "Tea", None, "kitchen")
     own = next(each for each in held.lists if each.segment == "families")
-    assert own == AnchorList("families", "tea", (Listed(TEA_CUP, 0.1234, "region", Story(12, 4.0, 500)),))
+    story = Story(12, 4.0, 500, why.encode(Why("discounted")))
+    assert own == AnchorList("families", "tea", (Listed(TEA_CUP, 0.1234, "region", story),))
     whole = next(each for each in held.lists if (each.segment, each.anchor) == ("*", "tea"))
     assert whole.bundles == (Listed(TEA_CUP, 0.1234, "region"), Listed(TEA_POT, 0.1234, "region"))
 
