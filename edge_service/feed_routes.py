@@ -86,6 +86,6 @@ async def post_deltas(edge: Shared, served: Served, request: Request) -> Respons
     return as_json(answer)
 
 
-def _beat(beats: Sequence[questions.Heartbeat], now: float) -> list[str | int]:
+def _beat(beats: Sequence[questions.Heartbeat], now: float) -> list[str | bytes | int]:
     newest = max(now if beat.at is None else beat.at.timestamp() for beat in beats)
     return heartbeat_arguments(int(newest * 1000))

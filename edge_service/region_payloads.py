@@ -110,6 +110,11 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sale_price: Amount | msgspec.UnsetType | None = msgspec.UNSET
 
 
+Told = int | str | None
+"""A number, NO_VALUE, or None: nothing was told."""
+NO_VALUE = "-"
+
+
 class Applied(NamedTuple):
     applied: int
     stale: int
@@ -252,38 +257,70 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def delta_arguments(deltas: Sequence[Delta]) -> list[str | int]:
+class Changes:
+    """Changes of stock and prices, column by column, as APPLY takes them."""
+
+    __slots__ = ("ats", "lists", "sales", "sequences", "skus", "stocks")
+
+    def __init__(self) -> None:
+        self.skus: list[str] = []
+        self.sequences: list[str] = []
+        self.ats: list[str] = []
+        self.stocks: list[Told] = []
+        self.lists: list[Told] = []
+        self.sales: list[Told] = []
+
+    def __len__(self) -> int:
+        return len(self.skus)
+
+    def add(
+        self, sku: str, sequence: int, at: int, stock: Told = None, list_price: Told = None, sale_price: Told = None
+    ) -> None:
+        """`at` in ms since 1970. None: not told; NO_VALUE: there is none."""
+        self.skus.append(sku)
+        self.sequences.append(str(sequence))
+        self.ats.append(str(at))
+        self.stocks.append(stock)
+        self.lists.append(list_price)
+        self.sales.append(sale_price)
+
+    def arguments(self, kept: int, stock_at: int = 0, prices_at: int = 0) -> list[str | bytes | int]:
+        """Arguments of APPLY; with the times (ms since 1970) that all else is known to be good for."""
+        return [kept, stock_at, prices_at, _pack(tuple(getattr(self, name) for name in _COLUMNS))]
+
+
+_COLUMNS = ("skus", "sequences", "ats", "stocks", "lists", "sales")
+
+
+def delta_arguments(deltas: Sequence[Delta]) -> list[str | bytes | int]:
     """Arguments of APPLY for changes told by the feed."""
-    arguments: list[str | int] = [DELTAS_KEPT, 0, 0]
+    changes = Changes()
     for delta in deltas:
-        values = (delta.stock, delta.list_price, delta.sale_price)
-        arguments += [delta.sku, delta.sequence, milliseconds(delta.at), *map(_told, values)]
-    return arguments
+        values = map(_told, (delta.stock, delta.list_price, delta.sale_price))
+        changes.add(delta.sku, delta.sequence, milliseconds(delta.at), *values)
+    return changes.arguments(DELTAS_KEPT)
 
 
-def heartbeat_arguments(at: int) -> list[str | int]:
+def heartbeat_arguments(at: int) -> list[str | bytes | int]:
     """Arguments of APPLY for "all is well up to `at` (ms since 1970), nothing changed"."""
-    return [DELTAS_KEPT, at, at]
+    return Changes().arguments(DELTAS_KEPT, at, at)
 
 
-def snapshot_arguments(rows: Sequence[LiveRow], at: datetime) -> list[str | int]:
+def snapshot_arguments(rows: Sequence[LiveRow], at: datetime) -> list[str | bytes | int]:
     """Arguments of APPLY for a batch's snapshot: no sequence, so it yields to whatever is newer than `at`."""
-    stamp = milliseconds(at)
+    stamp, changes = milliseconds(at), Changes()
+    for row in rows:
+        sale_price = None if row.list_price is None else told_sale(row.sale_price)
+        changes.add(row.sku, 0, stamp, row.stock, row.list_price, sale_price)
     has_stock = any(row.stock is not None for row in rows)
     has_prices = any(row.list_price is not None for row in rows)
-    arguments: list[str | int] = [DELTAS_KEPT, stamp if has_stock else 0, stamp if has_prices else 0]
-    for row in rows:
-        priced = row.list_price is not None
-        stock, list_price = _known(row.stock), _known(row.list_price)
-        arguments += [row.sku, 0, stamp, stock, list_price, _told(row.sale_price) if priced else ""]
-    return arguments
+    return changes.arguments(DELTAS_KEPT, stamp if has_stock else 0, stamp if has_prices else 0)
 
 
-def _told(value: int | msgspec.UnsetType | None) -> str | int:
-    if value is msgspec.UNSET:
-        return ""
-    return "-" if value is None else value
+def told_sale(sale_price: int | None) -> Told:
+    """A sale price where one was told, be it none."""
+    return NO_VALUE if sale_price is None else sale_price
 
 
-def _known(value: int | None) -> str | int:
-    return "" if value is None else value
+def _told(value: int | msgspec.UnsetType | None) -> Told:
+    return None if value is msgspec.UNSET else told_sale(value)

@@ -131,7 +131,7 @@ class RegionReader:
 
     # Writing
 
-    async def apply(self, arguments: Sequence[str | int]) -> int:
+    async def apply(self, arguments: Sequence[str | bytes | int]) -> int:
         """Run APPLY; gives how many products changed."""
         names = [keys.LIVE, keys.LIVE_AGES, keys.DELTAS]
         return int((await self._write(("EVAL", APPLY, len(names), *names, *arguments)))[0])

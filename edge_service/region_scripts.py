@@ -8,34 +8,55 @@ from __future__ import annotations
 
 APPLY = """
 local kept, ages = ARGV[1], {tonumber(ARGV[2]), tonumber(ARGV[3])}
-local skus, applied = {}, 0
-for i = 4, #ARGV, 6 do skus[#skus + 1] = ARGV[i] end
+local skus, sequences, ats, stocks, lists, sales = unpack(cmsgpack.unpack(ARGV[4]))
+if #skus == 0 and ages[1] == 0 and ages[2] == 0 then return 0 end
+local ahead = ARGV[5] == 'again' and 0 or 1
+local match, nothing, nine = string.match, '- 0 0 - 0 0 - 0 0', '^(%S+)' .. string.rep(' (%S+)', 8) .. '$'
 local found = #skus > 0 and redis.call('HMGET', KEYS[1], unpack(skus)) or {}
-local order, entries = {}, {}
-for n = 1, #skus do
-  local base = 4 + (n - 1) * 6
-  local sku, sequence, at = ARGV[base], ARGV[base + 1], ARGV[base + 2]
-  local seeding = sequence == '0'
-  local word, changed = {}, false
-  for part in string.gmatch(entries[sku] or found[n] or '- 0 0 - 0 0 - 0 0', '%S+') do word[#word + 1] = part end
-  for field = 0, 2 do
-    local told, w = ARGV[base + 3 + field], field * 3 + 1
-    if told ~= '' then
-      if seeding then
-        if tonumber(at) > tonumber(word[w + 2]) then word[w], word[w + 2], changed = told, at, true end
+local order, entries, placed, applied = {}, {}, 0, 0
+
+local function stock_alone(there, told, sequence, at)
+  local was, rest = match(there, '^%S+ (%S+) %S+ (.*)$')
+  if tonumber(at) > ages[1] then ages[1] = tonumber(at) end
+  if tonumber(sequence) - tonumber(was) < ahead then return nil end
+  return told .. ' ' .. sequence .. ' ' .. at .. ' ' .. rest
+end
+
+local function any(there, told, sequence, at)
+  local word, changed = {match(there, nine)}, false
+  for field = 1, 3 do
+    local w, kind = field * 3 - 2, field == 1 and 1 or 2
+    if told[field] then
+      local newer
+      if sequence == '0' then
+        newer = tonumber(at) > tonumber(word[w + 2])
+        if newer then word[w], word[w + 2] = told[field], at end
       else
-        local kind = field == 0 and 1 or 2
         if tonumber(at) > ages[kind] then ages[kind] = tonumber(at) end
-        if tonumber(sequence) > tonumber(word[w + 1]) then
-          word[w], word[w + 1], word[w + 2], changed = told, sequence, at, true
-        end
+        newer = tonumber(sequence) - tonumber(word[w + 1]) >= ahead
+        if newer then word[w], word[w + 1], word[w + 2] = told[field], sequence, at end
       end
+      changed = changed or newer
     end
   end
-  if changed then
+  return changed and table.concat(word, ' ') or nil
+end
+
+for n = 1, #skus do
+  local sku, sequence, at, stock, list, sale = skus[n], sequences[n], ats[n], stocks[n], lists[n], sales[n]
+  local there, entry = entries[sku] or found[n] or nothing, nil
+  if stock and not list and not sale and sequence ~= '0' then
+    entry = stock_alone(there, stock, sequence, at)
+  else
+    entry = any(there, {stock, list, sale}, sequence, at)
+  end
+  if entry then
     applied = applied + 1
-    if not entries[sku] then order[#order + 1] = sku end
-    entries[sku] = table.concat(word, ' ')
+    if not entries[sku] then
+      placed = placed + 1
+      order[placed] = sku
+    end
+    entries[sku] = entry
   end
 end
 local stamp = {}
@@ -45,15 +66,45 @@ for n, kind in ipairs({'stock', 'prices'}) do
   if ages[n] > was then redis.call('HSET', KEYS[2], kind, stamp[n]) end
 end
 local pairs_ = {'', stamp[1] .. ' ' .. stamp[2]}
-for _, sku in ipairs(order) do
-  pairs_[#pairs_ + 1] = sku
-  pairs_[#pairs_ + 1] = entries[sku]
+for n = 1, placed do
+  pairs_[2 * n + 1] = order[n]
+  pairs_[2 * n + 2] = entries[order[n]]
 end
-if #order > 0 then redis.call('HSET', KEYS[1], unpack(pairs_, 3)) end
+if placed > 0 then redis.call('HSET', KEYS[1], unpack(pairs_, 3)) end
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', kept, '*', unpack(pairs_))
 return applied
 """
-"""KEYS: LIVE, LIVE_AGES, DELTAS. Per field the higher sequence wins, so any order of the same deltas ends alike."""
+"""KEYS: LIVE, LIVE_AGES, DELTAS. ARGV: entries kept, the times of a heartbeat, columns of changes (MessagePack): sku,
+sequence, at, stock, list price, sale price; and `again` where what was told before is told again.
+
+Per field the higher sequence wins, so any order of the same deltas ends alike. Told again, one with the same sequence
+wins too: over what a snapshot, which has no sequence, put there meanwhile.
+"""
+
+
+def advancing(script: str) -> str:
+    """`script`, refused where what is read is not where its reader believes; else that moves on with it, in one step.
+
+    It is called with PLACES after its KEYS, and after its ARGV a list (MessagePack) of names in PLACES, what stands
+    there, and what shall. A script that fails half-way leaves PLACES as they were: what it did is done again.
+    """
+    return f"""
+local places, moves, names, told = table.remove(KEYS), cmsgpack.unpack(table.remove(ARGV)), {{}}, {{}}
+for n, move in ipairs(moves) do
+  names[n], told[2 * n - 1], told[2 * n] = move[1], move[1], move[3]
+end
+local held = redis.call('HMGET', places, unpack(names))
+for n, move in ipairs(moves) do
+  if (held[n] or '') ~= move[2] then return redis.error_reply('MOVED ' .. move[1]) end
+end
+local function work()
+{script}
+end
+local done = work()
+redis.call('HSET', places, unpack(told))
+return done
+"""
+
 
 _NOW = """
 local time = redis.call('TIME')
@@ -133,6 +184,9 @@ for i = 1, #ARGV, 2 do redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
 """
 """KEYS: one hash. ARGV: fields and values; what is there stays."""
+
+KEEP_FIELDS = "return redis.call('HSET', KEYS[1], unpack(ARGV))"
+"""KEYS: one hash. ARGV: fields and values."""
 
 SET_ONCE = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')

@@ -7,7 +7,7 @@ Only commands of Redis 6.2. Two writers of one value meet in a Lua script, never
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -46,6 +46,7 @@ from edge_service.region_payloads import (
 from edge_service.region_push import Pace, Push
 from edge_service.region_scripts import (
     APPLY,
+    KEEP_FIELDS,
     MAY_WRITE,
     PUT_CANDIDATES,
     REPAIR,
@@ -94,6 +95,10 @@ LIVE = "tandem:live"
 """Hash: sku → nine words: `value sequence at` of stock, list price and sale price. `at` in ms since 1970; `-`: none."""
 LIVE_AGES = "tandem:live:ages"
 """Hash: `stock`, `prices` → newest time (ms since 1970) that the feed is known to be good for."""
+LIVE_SNAPSHOT = "tandem:live:snapshot"
+"""Hash: `stock`, `prices` → the time (ms since 1970) that the newest whole snapshot of the batch is true for."""
+PLACES = "tandem:places"
+"""Hash: `topic:partition` → up to where Kafka's changes are in LIVE; streams/places.py says how."""
 DELTAS = "tandem:deltas"
 """Stream: what changed in LIVE. First pair: empty name → `stock_ms prices_ms`; then sku → its nine words."""
 QUOTE_USED = "tandem:quote:{nonce}"
@@ -338,6 +343,15 @@ class RegionStore:
         """
         return sum(self._fenced(APPLY, APPLIED, snapshot_arguments(batch, at)) for batch in batches(rows, BATCH_DELTAS))
 
+    def note_snapshot(self, times: Mapping[str, datetime]) -> None:
+        """Say that a snapshot is in as a whole: of `stock`, `prices` or both, and when each is true for.
+
+        What Kafka told since then is brought once more over it.
+        """
+        words = [word for kind, at in times.items() for word in (kind, milliseconds(at))]
+        if words:
+            self._fenced(KEEP_FIELDS, [LIVE_SNAPSHOT], words)
+
     def push(self, deltas: Iterable[Delta]) -> Applied:
         """Apply changes in order. Those whose every field is older than what is there are counted as stale."""
         told = applied = 0
@@ -350,7 +364,7 @@ class RegionStore:
         """Say that the feed is good up to `at` (default: now) though nothing changed."""
         self._apply(heartbeat_arguments(milliseconds(at or datetime.now(UTC))))
 
-    def _apply(self, arguments: list[str | int]) -> int:
+    def _apply(self, arguments: list[str | bytes | int]) -> int:
         return cast("int", self.script(APPLY, APPLIED, arguments))
 
     # What the last minutes add

@@ -35,7 +35,10 @@ def seed(build: RegionBuild) -> int:
     if not parts:
         return 0
     seeder = _seeder(build.region, build.fence)
-    return sum(in_tasks.values(in_tasks.each(build.spark, parts, seeder, in_tasks.VALUE)))
+    changed = sum(in_tasks.values(in_tasks.each(build.spark, parts, seeder, in_tasks.VALUE)))
+    with RegionStore(build.region, build.fence) as store:
+        store.note_snapshot({part.table: part.known_at for part in parts})
+    return changed
 
 
 def _parts(build: RegionBuild, table: str) -> list[_Part]:
