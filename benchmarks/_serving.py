@@ -26,6 +26,10 @@ def environment(settings: Settings) -> dict[str, str]:
         "TANDEM_CONFIG": str(settings.config_folder),
         "TANDEM_S3_ACCESS_KEY": settings.s3_access_key,
         "TANDEM_S3_SECRET_KEY": settings.s3_secret,
+        "TANDEM_KAFKA": settings.kafka,
+        "TANDEM_KAFKA_OPTIONS": settings.kafka_options,
+        "TANDEM_TOPIC_PREFIX": settings.topic_prefix,
+        "TANDEM_REWIND_HOURS": str(settings.rewind_hours),
     }
 
 

@@ -12,7 +12,7 @@ import hiredis
 from redis import exceptions
 from redis.asyncio.connection import SSLConnection, parse_url
 
-_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
+pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 """Its stub says that a command is one word."""
 Word = str | bytes | int
 Command = tuple[Word, ...]
@@ -115,7 +115,7 @@ class _Link(asyncio.Protocol):
         else:
             self._waiting.append(future)
             self._wanted.append(len(commands))
-            self._transport.write(b"".join([_pack(command) for command in commands]))
+            self._transport.write(b"".join([pack(command) for command in commands]))
         return future
 
     def data_received(self, data: bytes) -> None:

@@ -124,8 +124,11 @@ def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, st
     }
 
 
-def check_kept(settings: Settings, topics: Iterable[Topic]) -> None:
-    """Raises KeptTooShort where a topic may drop what a replay of `rewind_hours` needs, TandemError where one lacks."""
+def check_kept(settings: Settings, topics: Iterable[Topic]) -> dict[str, int]:
+    """For how many ms each topic keeps what it has, by its name on the broker; -1: for ever.
+
+    Raises KeptTooShort where one may drop what a replay of `rewind_hours` needs, TandemError where one is not there.
+    """
     admin, wanted = AdminClient(options(settings)), list(topics)
     there = _names(admin, settings)
     for topic in wanted:
@@ -133,13 +136,13 @@ def check_kept(settings: Settings, topics: Iterable[Topic]) -> None:
             raise TandemError(
                 f"topic {settings.topic_prefix}{topic.name} is not there; `tandem streams topics` makes it"
             )
-    for name, told in _configs(admin, [settings.topic_prefix + topic.name for topic in wanted]).items():
-        _check_kept(settings, name, told)
+    found = _configs(admin, [settings.topic_prefix + topic.name for topic in wanted])
+    return {name: _kept_ms(settings, name, told) for name, told in found.items()}
 
 
-def _check_kept(settings: Settings, topic: str, told: Mapping[str, str]) -> None:
+def _kept_ms(settings: Settings, topic: str, told: Mapping[str, str]) -> int:
     if "delete" not in told["cleanup.policy"]:
-        return
+        return -1
     kept, needed = int(told["retention.ms"]), settings.rewind_hours * HOUR_MS
     mend = "`tandem streams topics` sets what is declared"
     if 0 <= kept < needed:
@@ -149,6 +152,7 @@ def _check_kept(settings: Settings, topic: str, told: Mapping[str, str]) -> None
         )
     if int(told["retention.bytes"]) >= 0:
         raise KeptTooShort(f"topic {topic} drops messages by size (retention.bytes), however new they are; {mend}")
+    return kept
 
 
 def _resource(settings: Settings, topic: Topic) -> ConfigResource:

@@ -357,6 +357,21 @@ def shop(settings: settings_file.Settings) -> None:
     storefront.upload(settings, click.echo)
 
 
+@main.command()
+@click.option("--region", required=True)
+@click.option("--member", default="first", show_default=True, help="Its name among the region's projectors.")
+@click.option("--metrics-port", type=int, help="Answer Prometheus there, on loopback.")
+@click.option("--from-earliest", is_flag=True, help="Begin with what the broker still has, though messages are gone.")
+@click.pass_obj
+def project(
+    settings: settings_file.Settings, region: str, member: str, metrics_port: int | None, *, from_earliest: bool
+) -> None:
+    """Bring stock and prices from Kafka into a region's Redis, each change once, until TERM or Ctrl-C."""
+    from streams import projector
+
+    projector.project(settings, region, member, metrics_port, click.echo, accept_gap=from_earliest)
+
+
 @main.group()
 def streams() -> None:
     """Kafka: topics, messages, and the way from there into a region's Redis."""

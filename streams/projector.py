@@ -1,0 +1,280 @@
+"""From Kafka into one region's Redis, each change once: `tandem project --region R`.
+
+What is read goes to Redis with the place it was read up to, in one script that refuses a place that is not the next
+one. Whoever is refused, be it a projector that slept through a rebalance, reads the places anew.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams import broker
+from streams.dead_letters import DeadLetters
+from streams.messages import Refused
+from streams.observed import Observed
+from streams.places import Part, Partition, Place, begin
+from streams.reading import TOPICS, Reading
+from streams.region_end import Batch, Moved, RegionEnd, name_of
+from streams.topics import INVENTORY, PRICES
+from tandem import regions as regions_file
+from tandem.errors import TandemError, Unavailable
+from tandem.regions import Region
+from tandem.settings import Settings
+
+Say = Callable[[str], object]
+
+KIND = {INVENTORY.name: "stock", PRICES.name: "prices"}
+"""What of a snapshot a topic's messages go over."""
+TAKEN = 2_000
+"""Records taken from the client at once."""
+BATCH = 500
+"""Changes in one script: Redis does nothing else for 3 ms."""
+AHEAD = 8
+"""Batches on their way to Redis at once."""
+WAIT_SECONDS = 0.1
+TICK_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+MARGIN_MS = 300_000
+"""A replay begins so much before the snapshot's time: clocks differ, and a change takes a while to be told."""
+
+
+class Projector:
+    """One of a region's projectors; those of one region share its partitions among them."""
+
+    def __init__(self, settings: Settings, region: Region, names: Iterable[str], member: str, say: Say) -> None:
+        """`names`: all regions. `member`: who it is among the region's projectors, the same after a restart."""
+        self._settings, self._say = settings, say
+        self.observed = Observed(region.name)
+        self._reading = Reading(region.name, list(names), time.time, settings.topic_prefix)
+        self._end = RegionEnd(region)
+        self._dead = DeadLetters(settings)
+        self._consumer: Consumer = broker.consumer(
+            settings,
+            f"project-{region.name}",
+            **{"group.instance.id": member, "fetch.wait.max.ms": 100, "error_cb": self._failed},
+        )
+        self._fatal: KafkaError | None = None
+        self._stop = threading.Event()
+        self._wanted: list[Part] = []
+        """Partitions that are ours."""
+        self._placed = True
+        """Whether reading began at the places of all of them."""
+        self._accept_gap = False
+        self._stored: dict[Part, str] = {}
+        """What stands in Redis when all that was sent is done."""
+        self._places: dict[Part, Place] = {}
+        self._snapshot: dict[str, int] = {}
+        self._batch = Batch()
+        self._kept_ms: dict[str, int] = {}
+        """For how long each topic keeps its messages; -1: for ever."""
+        self._newest_ms = 0
+        self._tick = 0.0
+
+    def stop(self) -> None:
+        """End soon, with all that was read in Redis."""
+        self._stop.set()
+
+    def run(self, *, accept_gap: bool = False) -> None:
+        """Project until `stop`. Raises TandemError for what a person has to mend; waits for what comes back."""
+        self._accept_gap = accept_gap
+        self._kept_ms = broker.check_kept(self._settings, TOPICS)
+        names = [self._settings.topic_prefix + topic.name for topic in TOPICS]
+        self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        pause = FIRST_PAUSE_SECONDS
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                    pause = FIRST_PAUSE_SECONDS
+                except Moved as error:
+                    self.observed.moved.inc()
+                    self._anew(str(error))
+                except (Unavailable, KafkaException) as error:
+                    self._anew(str(error) if isinstance(error, Unavailable) else f"Kafka: {error.args[0].str()}")
+                    self._wait(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._settle(0)
+        finally:
+            self._end.close()
+            self._consumer.close()
+
+    # One turn
+
+    def _turn(self) -> None:
+        if self._fatal is not None:
+            raise TandemError(_fatal(self._fatal))
+        if not self._placed:
+            self._place()
+        records = self._taken()
+        for record in records:
+            self._take(record)
+        self._flush()
+        self._settle(AHEAD if len(records) >= BATCH else 0)
+        if time.monotonic() > self._tick:
+            self._tick = time.monotonic() + TICK_SECONDS
+            self._look()
+
+    def _taken(self) -> list[Any]:
+        """All that is there; where nothing is, what comes first, if it comes soon."""
+        found: list[Any] = self._consumer.consume(TAKEN, 0)
+        if not found and (first := self._consumer.poll(WAIT_SECONDS)) is not None:
+            found = [first]
+        return found if self._placed else []
+
+    def _take(self, record: Any) -> None:
+        if (error := record.error()) is not None:
+            self._odd(error)
+            return
+        part, offset = (record.topic(), record.partition()), record.offset()
+        place = self._places.get(part)
+        if place is None or offset < place.offset:
+            return
+        if (offset < place.again) is not self._batch.again or len(self._batch.changes) >= BATCH:
+            self._flush()
+            self._batch = Batch(again=offset < place.again)
+        self._read(record)
+        self._places[part] = place = Place(offset + 1, place.again, place.snapshot)
+        before, _ = self._batch.moves.get(part, (self._stored[part], place))
+        self._batch.moves[part] = (before, place)
+        self._batch.records += 1
+
+    def _read(self, record: Any) -> None:
+        try:
+            if not self._reading.take(record, self._batch.changes):
+                self.observed.elsewhere.inc()
+            self._batch.newest_ms = record.timestamp()[1]
+        except Refused as error:
+            self._dead.send(record, str(error))
+            self.observed.refused.inc()
+
+    def _flush(self) -> None:
+        """Send what was read; what nobody could read is safe among the dead letters before."""
+        batch = self._batch
+        if batch.moves:
+            self._dead.settle()
+            self._settle(AHEAD)
+            self._end.send(batch)
+            self._stored.update((part, str(place)) for part, (_, place) in batch.moves.items())
+            self._batch = Batch(again=batch.again)
+
+    def _settle(self, at_most: int) -> None:
+        for done in self._end.settle(at_most):
+            self.observed.applied.inc(done.applied)
+            self.observed.stale.inc(len(done.batch.changes) - done.applied)
+            if done.batch.newest_ms:
+                self._newest_ms = done.batch.newest_ms
+                self.observed.age.observe(max(0.0, time.time() - done.batch.newest_ms / 1000))
+
+    def _odd(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise Moved(f"a place is not on the broker: {error.str()}")
+        if error.code() != KafkaError._PARTITION_EOF:
+            raise Unavailable(f"Kafka: {error.str()}")
+
+    # Places
+
+    def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
+        self._wanted = [(part.topic, part.partition) for part in parts]
+        self._placed = False
+        consumer.assign([])
+
+    def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
+        self._wanted = []
+        self._placed = False
+        self.observed.forget_lags()
+
+    def _anew(self, why: str) -> None:
+        """Forget where reading stood: Redis says it."""
+        self._say(why)
+        self._end.forget()
+        self._placed, self._batch = False, Batch()
+
+    def _place(self) -> None:
+        """Begin at the places that Redis has for our partitions."""
+        stored, self._snapshot = self._end.places(), self._end.snapshot()
+        self._stored = {part: stored.get(name_of(part), "") for part in self._wanted}
+        self._places = {found.part: self._begin(found) for found in self._found()}
+        self._consumer.assign([TopicPartition(*part, place.offset) for part, place in self._places.items()])
+        self._placed, self._accept_gap = True, False
+        if self._places:
+            again = sum(max(0, place.again - place.offset) for place in self._places.values())
+            self._say(
+                f"reads {len(self._places)} partitions" + (f", {again} records of them once more" if again else "")
+            )
+
+    def _begin(self, found: Partition) -> Place:
+        text = self._stored[found.part]
+        snapshot = self._snapshot_of(found.part)
+        return begin(Place.parse(text) if text else None, found, snapshot, accept_gap=self._accept_gap)
+
+    def _found(self) -> list[Partition]:
+        """What the broker says of our partitions."""
+        since = {part: self._snapshot_of(part) - MARGIN_MS for part in self._wanted if self._snapshot_of(part)}
+        asked = [TopicPartition(*part, max(0, at)) for part, at in since.items()]
+        answers = self._consumer.offsets_for_times(asked, broker.TIMEOUT_SECONDS) if asked else []
+        at_snapshot = {(each.topic, each.partition): each.offset for each in answers}
+        found = []
+        for part in self._wanted:
+            first, end = self._consumer.get_watermark_offsets(TopicPartition(*part), broker.TIMEOUT_SECONDS)
+            offset = at_snapshot.get(part, -1)
+            kept = part not in since or self._is_kept(part, since[part])
+            found.append(Partition(part, first, end, end if offset < 0 else max(offset, first), kept))
+        return found
+
+    def _is_kept(self, part: Part, since: int) -> bool:
+        kept = self._kept_ms[part[0]]
+        return kept < 0 or since > time.time() * 1000 - kept
+
+    def _snapshot_of(self, part: Part) -> int:
+        return self._snapshot.get(KIND[part[0].removeprefix(self._settings.topic_prefix)], 0)
+
+    # Looking around
+
+    def _look(self) -> None:
+        """Once a second: how far behind, and whether a new snapshot came."""
+        behind = 0
+        for part, place in self._places.items():
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
+            self.observed.lag(*part, max(0, end - place.offset))
+            behind = max(behind, end - place.offset)
+        now = time.time() * 1000
+        self.observed.behind.set(max(0.0, now - self._newest_ms) / 1000 if behind and self._newest_ms else 0.0)
+        self.observed.snapshot.set((now - min(self._snapshot.values())) / 1000 if self._snapshot else -1)
+        if self._placed and self._end.snapshot() != self._snapshot:
+            self._settle(0)
+            self._anew("a new snapshot is there: what came since is told once more")
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+
+    def _wait(self, seconds: float) -> None:
+        """A pause in which the group still hears from us."""
+        self._stop.wait(seconds)
+        self._consumer.poll(0)
+
+
+def _fatal(error: KafkaError) -> str:
+    return f"Kafka ends this projector: {error.str()}; where another one has its name, give each its own with --member"
+
+
+def project(
+    settings: Settings, region_name: str, member: str, metrics_port: int | None, say: Say, *, accept_gap: bool
+) -> None:
+    """Project into one region until TERM or Ctrl-C."""
+    regions = regions_file.load(settings.config_folder)
+    region: Region = regions.get(region_name)
+    projector = Projector(settings, region, regions.names, member, lambda line: say(f"{region_name}: {line}"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: projector.stop())
+    if metrics_port is not None:
+        projector.observed.serve(metrics_port)
+    projector.run(accept_gap=accept_gap)
+    say(f"{region_name}: stopped; all that was read is in Redis")
