@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,14 @@ class _Group(click.Group):
 def main(ctx: click.Context) -> None:
     """Goods that sell together, as bundles priced against live stock."""
     ctx.obj = settings_file.from_environment()
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that INT and TERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _day(_: click.Context, __: click.Parameter, value: datetime | None) -> date | None:
@@ -424,6 +434,15 @@ def serve(
     from edge_service import server
 
     server.run(settings, list(names), host or settings.edge_host, port or settings.edge_port, workers)
+
+
+@main.command()
+@click.pass_obj
+def relay(settings: settings_file.Settings) -> None:
+    """Tell what was sold: from the outbox to Kafka, or without it to the edges' webhook. Several may run."""
+    from orders import server
+
+    server.relay(settings, _stopped_by_signals(), click.echo)
 
 
 @main.group()
