@@ -7,9 +7,10 @@ from collections import Counter
 from starlette.types import Message, Scope, Send
 
 from edge_service.keyring import TAKEN, Keyring, too_many
-from edge_service.problems import Reply, unavailable
+from edge_service.problems import unavailable
 from edge_service.pulse import Pulse
 from edge_service.rates import Addresses, Headers, Rates, Taken
+from edge_service.replies import Reply
 from tandem.settings import Settings
 
 SPARED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -57,7 +58,7 @@ class Admission:
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": with_limits(scope, message["headers"])}
+                message = {**message, "headers": [*message["headers"], *limits_of(scope)]}
             await send(message)
 
         return told
@@ -68,9 +69,7 @@ def _rates(settings: Settings) -> Rates | None:
     return Rates("address", a_second, settings.address_burst or int(2 * a_second)) if a_second else None
 
 
-def with_limits(scope: Scope, headers: Headers) -> Headers:
-    """The headers of an answer, with what limits said of the request, unless they tell it already."""
+def limits_of(scope: Scope) -> Headers:
+    """Headers with what limits said of the request, unless its answer tells them already."""
     taken: Taken | None = scope.get(TAKEN)
-    if taken is None or taken.wait_seconds:
-        return headers
-    return [*headers, *taken.headers]
+    return [] if taken is None or taken.wait_seconds else taken.headers

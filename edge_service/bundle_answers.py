@@ -14,6 +14,7 @@ from edge_service.kept import Kept
 from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle
 from edge_service.offering import Promise, Signing, first, matched
 from edge_service.releases import Release, Standing
+from edge_service.replies import lines
 from edge_service.served import Moment
 from tandem.bundle import Listed, Story
 from tandem.quote import nonce
@@ -57,8 +58,8 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_basis", "_beside", "_body", "_etag", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
-        "_stale", "_texts", "_told", "_until", "_version", "counted", "headers", "size",
+        "_basis", "_beside", "_body", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale",
+        "_tag", "_texts", "_told", "_until", "_version", "counted", "etag", "headers", "headers_alone", "size",
     )  # fmt: skip
 
     def __init__(self, question: Question, places: list[_Place], moment: Moment) -> None:
@@ -97,7 +98,9 @@ class BundlesAnswer:
         if moment.freshness.stale is not self._stale:
             self._stale = stale = moment.freshness.stale
             self.counted = (*self._labels, "true" if stale else "false")
-            self.headers = [JSON, CACHE_CONTROL, (b"etag", self._etag + (b's"' if stale else b'"'))]
+            self.etag = self._tag + (b's"' if stale else b'"')
+            self.headers_alone = lines([CACHE_CONTROL, (b"etag", self.etag)])
+            self.headers = lines([JSON]) + self.headers_alone
 
     def body(self, moment: Moment) -> bytes:
         """JSON, of the shape answers.BundlesAnswer."""
@@ -129,7 +132,7 @@ class BundlesAnswer:
         self._texts[-1:] = [b"]}"]
         texts = [place.kept.tag if self._beside is None else place.kept.tag + place.evidence for place in shown]
         told = b"".join((self._head, b"%d" % self._until, *texts))
-        self._etag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
+        self._tag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
 class BundlesBook:

@@ -20,11 +20,11 @@ from edge_service.edge import (
     as_json,
     header,
     needs,
-    response,
 )
 from edge_service.explain import explain
 from edge_service.openapi import answered, asked
 from edge_service.questions import MAX_SKUS
+from edge_service.replies import response
 from tandem.offer import Live
 from tandem.quote import QuoteFault
 

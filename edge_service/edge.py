@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +13,7 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from edge_service import observe, problems, questions
+from edge_service import load_metrics, observe, problems, questions
 from edge_service.admission import Admission
 from edge_service.ages import as_fields
 from edge_service.bodies import Bodies
@@ -21,14 +21,14 @@ from edge_service.bundle_answers import JSON, BundlesBook, Key, Question
 from edge_service.cart_answers import OffersAnswer
 from edge_service.keyring import Keyring
 from edge_service.live import Clock
-from edge_service.load_metrics import LoadMetrics
 from edge_service.log import logger
 from edge_service.offering import Signing
-from edge_service.problems import Reply
 from edge_service.pulse import Pulse
 from edge_service.questions import MAX_LIMIT
 from edge_service.rates import Addresses
+from edge_service.replies import Reply, lines
 from edge_service.served import Moment, ServedRegion
+from edge_service.workers import LEAVE
 from tandem import clients
 from tandem.quote import Signer
 from tandem.regions import Region
@@ -37,9 +37,7 @@ from tandem.settings import Settings
 encode = msgspec.json.Encoder().encode
 WATCH_SECONDS = 2.0
 """How often `clients.toml` is looked at, and those who were refused are told of."""
-LEAVE = signal.SIGURG
-"""Tells a worker that it will be stopped. Whoever does not listen yet is not harmed by it."""
-UNKEPT = [JSON, (b"cache-control", b"no-store")]
+UNKEPT = lines([JSON, (b"cache-control", b"no-store")])
 """Headers of an answer that is its asker's alone."""
 
 
@@ -60,7 +58,7 @@ class Edge:
         open_to_all = clients.open_scopes(settings.open_scopes)
         self.keyring = Keyring([feed], settings.config_folder, open_to_all, addresses, self.log)
         self.admission = Admission(settings, self.pulse, addresses, self.keyring)
-        self.metrics.registry.register(LoadMetrics(self.admission, self.pulse, self.bodies))
+        self.metrics.collected.append(partial(load_metrics.collected, self.admission, self.pulse, self.bodies))
         self.leaving = False
         """Told to stop: goes on answering for a while, and is not ready any more."""
 
@@ -115,10 +113,9 @@ class Edge:
             answer = book.made(moment, key, question)
             self.metrics.made += 1
         self.metrics.answers[answer.counted] += 1
-        headers = answer.headers
-        if known is not None and headers[-1][1] in known:
-            return 304, headers[1:], b""
-        return 200, headers, answer.body(moment)
+        if known is not None and answer.etag in known:
+            return 304, answer.headers_alone, b""
+        return 200, answer.headers, answer.body(moment)
 
     def offers(self, served: ServedRegion, body: bytes) -> Reply:
         """The reply to POST offers. Raises Problem."""
@@ -128,14 +125,6 @@ class Edge:
         answer = OffersAnswer(moment, question, used, self._books[served.name])
         self.metrics.answers[(*answer.labels, str(moment.told.freshness.stale).lower())] += 1
         return 200, UNKEPT, answer.body()
-
-
-def response(reply: Reply) -> Response:
-    """The same for the framework."""
-    status, headers, body = reply
-    made = Response(body, status)
-    made.raw_headers = [*headers, (b"content-length", b"%d" % len(body))] if body else list(headers)
-    return made
 
 
 def header(scope: Scope, wanted: bytes) -> bytes | None:

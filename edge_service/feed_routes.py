@@ -82,7 +82,7 @@ async def post_deltas(edge: Shared, served: Served, request: Request) -> Respons
         await served.reader.apply(_beat(beats, edge.clock()))
     answer = answers.DeltasAnswer(applied, len(changes) - applied, len(beats))
     for outcome, number in msgspec.structs.asdict(answer).items():
-        edge.metrics.deltas.labels(served.region.name, outcome).inc(number)
+        edge.metrics.deltas[served.region.name, outcome] += number
     return as_json(answer)
 
 

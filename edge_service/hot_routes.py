@@ -14,17 +14,18 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_service import problems, questions
-from edge_service.admission import with_limits
+from edge_service.admission import limits_of
 from edge_service.bundle_answers import Question
 from edge_service.edge import Edge, header
 from edge_service.keyring import TAKEN
-from edge_service.problems import Problem, Reply
-from edge_service.rates import Headers
+from edge_service.problems import Problem
+from edge_service.replies import Reply, headers_of, lines
 from edge_service.served import ServedRegion
 
 V1 = "/v1/"
 GET_BUNDLES = "/v1/{region}/bundles/{sku:path}"
 POST_OFFERS = "/v1/{region}/offers"
+BUNDLES, EXPLAIN, OFFERS = "/bundles/", "/explain", "/offers"
 QUERIES_KEPT = 4_096
 """Different query strings whose meaning is kept."""
 
@@ -45,56 +46,84 @@ class HotRoutes:
             return
         started = time.perf_counter()
         refused = self.edge.admission.refusal(scope, started)
-        if refused is not None:
-            await self._refuse(scope, send, refused)
-            return
-        known = origin = reply = None
-        for name, value in scope["headers"]:
-            if name == b"origin":
-                origin = value
-            elif name == b"if-none-match":
-                known = value
-        if scope["method"] == "GET":
-            reply, route = self._bundles(scope, known), GET_BUNDLES
-        elif scope["method"] == "POST":
-            reply, route = await self._offers(scope, receive), POST_OFFERS
+        if refused is None:
+            reply = await self._hot(scope, receive, started)
+        else:
+            reply = self._with_more(scope, refused)
         if reply is None:
             await self._asgi(scope, receive, self.edge.admission.telling(scope, send))
             return
-        status, headers, body = reply
-        if origin is not None or TAKEN in scope:
-            headers = self._more(scope, headers, origin)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        self.edge.metrics.told(scope, route, scope["method"], status, time.perf_counter() - started)
+        await send({"type": "http.response.start", "status": reply[0], "headers": headers_of(reply)})
+        await send({"type": "http.response.body", "body": reply[2]})
 
-    async def _refuse(self, scope: Scope, send: Send, reply: Reply) -> None:
-        """What Admission counts is no failed request: the canary must not take a crowd for a bad release."""
-        status, headers, body = reply
-        headers = self._more(scope, headers, header(scope, b"origin"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    def at_once(self, scope: Scope, body: bytes) -> Reply | None:
+        """The reply to a hot question that is here as a whole; None where it has to be asked by ASGI."""
+        path = scope["path"]
+        if scope["method"] == "GET":
+            route = GET_BUNDLES if BUNDLES in path and not path.endswith(EXPLAIN) else ""
+        else:
+            route = POST_OFFERS if path.endswith(OFFERS) else ""
+        if not route:
+            return None
+        started = time.perf_counter()
+        refused = self.edge.admission.refusal(scope, started)
+        if refused is not None:
+            return self._with_more(scope, refused)
+        reply = self._bundles(scope) if route is GET_BUNDLES else self._offers(scope, body)
+        return None if reply is None else self._told(scope, reply, route, started)
 
-    def _bundles(self, scope: Scope, known: bytes | None) -> Reply | None:
+    async def _hot(self, scope: Scope, receive: Receive, started: float) -> Reply | None:
+        """As `at_once`, for a question that is let in and whose body may be on its way."""
+        if scope["method"] == "GET":
+            reply, route = self._bundles(scope), GET_BUNDLES
+        elif scope["method"] == "POST":
+            reply, route = await self._offers_when_read(scope, receive), POST_OFFERS
+        else:
+            return None
+        return None if reply is None else self._told(scope, reply, route, started)
+
+    def _told(self, scope: Scope, reply: Reply, route: str, started: float) -> Reply:
+        """The reply with all its headers, counted and timed."""
+        self.edge.metrics.told(scope, route, scope["method"], reply[0], time.perf_counter() - started)
+        for name, _ in scope["headers"]:
+            if name == b"origin":
+                return self._with_more(scope, reply)
+        return reply if TAKEN not in scope else self._with_more(scope, reply)
+
+    def _with_more(self, scope: Scope, reply: Reply) -> Reply:
+        """The reply, with what limits say in its headers, and what browsers of another origin want to hear."""
+        status, told, body = reply
+        origin = header(scope, b"origin")
+        more = lines(limits_of(scope)) + (b"" if origin is None else self._cors_lines(origin))
+        return status, told + more, body
+
+    def _cors_lines(self, origin: bytes) -> bytes:
+        told = MutableHeaders(self._cors.simple_headers)
+        if not self._cors.allow_all_origins and self._cors.is_allowed_origin(origin=origin.decode("latin-1")):
+            self._cors.allow_explicit_origin(told, origin.decode("latin-1"))
+        return lines(told.raw)
+
+    def _bundles(self, scope: Scope) -> Reply | None:
         """The reply to GET bundles; None for any other question, and for one that something is wrong with."""
         path, query = scope["path"], scope["query_string"]
-        place = path.find("/bundles/", len(V1))
+        place = path.find(BUNDLES, len(V1))
         served = self.edge.served.get(path[len(V1) : place]) if place > 0 and path.startswith(V1) else None
         if served is None:
             return None
         key = (path, query) if query else path
         try:
             self.edge.keyring.check(scope, "read")
+            known = header(scope, b"if-none-match")
             return self.edge.bundles(served, key, lambda: self._question(served, path, place, query), known)
         except Exception:  # noqa: BLE001 - the framework's route meets it again, and reports it
             return None
 
     def _question(self, served: ServedRegion, path: str, place: int, text: bytes) -> Question | None:
         query = self._query(text)
-        if query is None or path.endswith("/explain"):
+        if query is None or path.endswith(EXPLAIN):
             return None
         segment, limit, consents = query
-        return Question(path[place + len("/bundles/") :], served.segment(segment, consents), limit)
+        return Question(path[place + len(BUNDLES) :], served.segment(segment, consents), limit)
 
     def _query(self, text: bytes) -> Query | None:
         """What a query string says; None where the framework has to look at it."""
@@ -105,36 +134,39 @@ class HotRoutes:
         self._queries[text] = found = read_query(text)
         return found
 
-    async def _offers(self, scope: Scope, receive: Receive) -> Reply | None:
+    def _offers(self, scope: Scope, body: bytes) -> Reply | None:
         """The reply to POST offers, whatever is wrong with it; None for any other question."""
-        parts = scope["path"].split("/")
-        if len(parts) != 4 or parts[1] != "v1" or parts[3] != "offers":
+        served = self._asked_for_offers(scope)
+        if served is None:
             return None
-        served = self.edge.served.get(parts[2])
+        try:
+            self.edge.keyring.check(scope, "read")
+            return self.edge.offers(served, body)
+        except Exception as error:  # noqa: BLE001 - reported with all it says
+            return self._failed(error)
+
+    async def _offers_when_read(self, scope: Scope, receive: Receive) -> Reply | None:
+        """As `_offers`; the body of one who may not ask is not read."""
+        served = self._asked_for_offers(scope)
         if served is None:
             return None
         try:
             self.edge.keyring.check(scope, "read")
             return self.edge.offers(served, await self.edge.bodies.read(scope, receive))
-        except Problem as problem:
-            return problem.reply()
-        except ClientDisconnect:
+        except Exception as error:  # noqa: BLE001
+            return self._failed(error)
+
+    def _asked_for_offers(self, scope: Scope) -> ServedRegion | None:
+        parts = scope["path"].split("/")
+        return self.edge.served.get(parts[2]) if len(parts) == 4 and parts[1] == "v1" and parts[3] == "offers" else None
+
+    def _failed(self, error: Exception) -> Reply:
+        if isinstance(error, Problem):
+            return error.reply()
+        if isinstance(error, ClientDisconnect):
             return problems.broken_off().reply()
-        except Exception as error:  # noqa: BLE001 - reported with all it says
-            self.edge.metrics.failed(POST_OFFERS, error)
-            return problems.unexpected().reply()
-
-    def _more(self, scope: Scope, headers: Headers, origin: bytes | None) -> Headers:
-        """The headers, with what limits say, and what browsers of another origin want to hear."""
-        told = with_limits(scope, headers)
-        return told if origin is None else self._with_cors(told, origin.decode("latin-1"))
-
-    def _with_cors(self, headers: Headers, origin: str) -> Headers:
-        told = MutableHeaders(raw=list(headers))
-        told.update(self._cors.simple_headers)
-        if not self._cors.allow_all_origins and self._cors.is_allowed_origin(origin=origin):
-            self._cors.allow_explicit_origin(told, origin)
-        return told.raw
+        self.edge.metrics.failed(POST_OFFERS, error)
+        return problems.unexpected().reply()
 
 
 def read_query(text: bytes) -> Query | None:

@@ -7,14 +7,11 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edge_service.exposition import Collected, Family
 from edge_service.kept import Sized
 from edge_service.served import ServedRegion
 from tandem.errors import ConfigError
@@ -40,35 +37,33 @@ class Times:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
+        self.counts[0 if seconds <= BOUNDS_SECONDS[0] else bisect_left(BOUNDS_SECONDS, seconds)] += 1
         self.seconds += seconds
 
 
 class Metrics:
-    """The process's own registry: with several workers, each tells of itself. Counts are plain numbers, for speed."""
+    """The process's own: with several workers, each tells of itself. Counts are plain numbers, for speed."""
 
     def __init__(
         self, served: Mapping[str, ServedRegion], books: Mapping[str, Sized], log: Any, settings: Settings
     ) -> None:
-        self.registry = CollectorRegistry()
         self.answers: dict[tuple[str, ...], int] = defaultdict(int)
         """By region, level of evidence, empty, stale."""
         self.requests: dict[tuple[str, str, int], Times] = defaultdict(Times)
         """By route, method, status."""
-        self.deltas = Counter("tandem_deltas", "Deltas posted here", ["region", "outcome"], registry=self.registry)
-        Info("tandem_process", "Tells the processes behind one address apart", registry=self.registry).info(
-            {"id": secrets.token_hex(8)}
-        )
+        self.deltas: dict[tuple[str, str], int] = defaultdict(int)
+        """Posted here, by region and outcome."""
+        self._process = secrets.token_hex(8)
         self._log, self._every = log, round(1 / settings.log_share) if settings.log_share else 0
         self._counted, self._traces = settings.count_requests, _traces(settings)
         self.made = 0
         """Answers to GET bundles that were not kept yet."""
         self._unlogged = 0
-        self.registry.register(_Requests(self))
-        self.registry.register(_Regions(served, books))
+        self.collected: list[Collected] = [self._requests, _Regions(served, books).collected]
+        """Whoever is asked when somebody wants to know."""
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def text(self) -> str:
+        return "".join(family.text() for collected in self.collected for family in collected())
 
     def told(self, scope: Scope, route: str, method: str, status: int, seconds: float) -> None:
         """Count and time a request; one of many is logged, and each that failed; some become spans."""
@@ -90,6 +85,41 @@ class Metrics:
     def failed(self, route: str, error: Exception) -> None:
         self._log.error("failed", route=route, reason=repr(error), exc_type=type(error).__name__)
 
+    def _requests(self) -> Iterable[Family]:
+        process = Family("tandem_process_info", "Tells the processes behind one address apart")
+        process.add(1, id=self._process)
+        requests = Family("tandem_requests_total", "Requests answered", "counter")
+        for (route, method, status), times in self.requests.items():
+            requests.add(sum(times.counts), route=route, method=method, status=str(status))
+        deltas = Family("tandem_deltas_total", "Deltas posted here", "counter")
+        for (region, outcome), number in self.deltas.items():
+            deltas.add(number, region=region, outcome=outcome)
+        yield from (process, requests, self._seconds(), deltas, self._answers())
+        made = Family("tandem_answers_made_total", "Of them, those to GET bundles that were not kept yet", "counter")
+        made.add(self.made)
+        yield made
+
+    def _seconds(self) -> Family:
+        by_route: dict[str, Times] = defaultdict(Times)
+        for (route, _, _), times in self.requests.items():
+            held = by_route[route]
+            held.counts = [a + b for a, b in zip(held.counts, times.counts, strict=True)]
+            held.seconds += times.seconds
+        seconds = Family("tandem_request_seconds", "Time to answer", "histogram")
+        for route, held in by_route.items():
+            seconds.add_histogram(BOUNDS_SECONDS, held.counts, held.seconds, route=route)
+        return seconds
+
+    def _answers(self) -> Family:
+        answers = Family(
+            "tandem_answers_total",
+            "Answers with bundles, by where the evidence came from; empty: none could be offered",
+            "counter",
+        )
+        for (region, matched, empty, stale), number in self.answers.items():
+            answers.add(number, region=region, matched=matched, empty=empty, stale=stale)
+        return answers
+
 
 def _traces(settings: Settings) -> Traces | None:
     """Raises ConfigError where spans are wanted and the extra `traces` is not installed."""
@@ -100,46 +130,6 @@ def _traces(settings: Settings) -> Traces | None:
     except ModuleNotFoundError as error:
         raise ConfigError("TANDEM_TRACE_ENDPOINT needs the extra: install tandem-bundles[edge,traces]") from error
     return Traces(settings.trace_endpoint, settings.trace_share)
-
-
-class _Requests(Collector):
-    """What Metrics counted by hand, as Prometheus wants it."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        yield self._counted()
-        yield self._timed()
-        answers = CounterMetricFamily(
-            "tandem_answers",
-            "Answers with bundles, by where the evidence came from; empty: none could be offered",
-            labels=["region", "matched", "empty", "stale"],
-        )
-        for labels, number in self._metrics.answers.items():
-            answers.add_metric(labels, number)
-        yield answers
-        made = CounterMetricFamily("tandem_answers_made", "Of them, those to GET bundles that were not kept yet")
-        made.add_metric([], self._metrics.made)
-        yield made
-
-    def _counted(self) -> Metric:
-        requests = CounterMetricFamily("tandem_requests", "Requests answered", labels=["route", "method", "status"])
-        for (route, method, status), times in self._metrics.requests.items():
-            requests.add_metric([route, method, str(status)], sum(times.counts))
-        return requests
-
-    def _timed(self) -> Metric:
-        by_route: dict[str, Times] = defaultdict(Times)
-        for (route, _, _), times in self._metrics.requests.items():
-            held = by_route[route]
-            held.counts = [a + b for a, b in zip(held.counts, times.counts, strict=True)]
-            held.seconds += times.seconds
-        seconds = HistogramMetricFamily("tandem_request_seconds", "Time to answer", labels=["route"])
-        bounds = [*map(str, BOUNDS_SECONDS), "+Inf"]
-        for route, held in by_route.items():
-            seconds.add_metric([route], list(zip(bounds, accumulate(held.counts), strict=True)), held.seconds)
-        return seconds
 
 
 def _release(each: ServedRegion) -> str:
@@ -162,26 +152,25 @@ GAUGES: tuple[tuple[str, str, Callable[[ServedRegion], float]], ...] = (
 )
 
 
-class _Regions(Collector):
+class _Regions:
     """The state of each served region at the moment it is asked for."""
 
     def __init__(self, served: Mapping[str, ServedRegion], books: Mapping[str, Sized]) -> None:
         self._served, self._books = served, books
 
-    def collect(self) -> Iterable[Metric]:
+    def collected(self) -> Iterable[Family]:
         for name, text, value in GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=["region"])
+            gauge = Family(name, text)
             for region, each in self._served.items():
-                gauge.add_metric([region], float(value(each)))
+                gauge.add(value(each), region=region)
             yield gauge
-        kept = GaugeMetricFamily("tandem_answers_kept_bytes", "What kept answers take, about", labels=["region"])
+        kept = Family("tandem_answers_kept_bytes", "What kept answers take, about")
         for region, book in self._books.items():
-            kept.add_metric([region], book.size)
-        yield kept
-        release = GaugeMetricFamily("tandem_release", "The release being served", labels=["region", "release"])
+            kept.add(book.size, region=region)
+        release = Family("tandem_release", "The release being served")
         for region, each in self._served.items():
-            release.add_metric([region, _release(each)], 1)
-        yield release
+            release.add(1, region=region, release=_release(each))
+        yield from (kept, release)
 
 
 class Observed:

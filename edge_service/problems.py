@@ -11,11 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from edge_service.replies import Reply, lines, response
 from tandem.errors import Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-Reply = tuple[int, list[tuple[bytes, bytes]], bytes]
-"""Status, headers, body."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -45,21 +44,18 @@ class Problem(Exception):
         self.status, self.detail, self.errors, self.headers = status, detail, errors, headers or {}
         self.type = f"urn:tandem:problem:{kind}" if kind else "about:blank"
 
-    def response(self) -> Response:
+    def reply(self) -> Reply:
         title = HTTPStatus(self.status).phrase
         body = ProblemDetail(title, self.status, self.detail, self.type, self.errors)
-        return Response(
-            # about:blank is written out: a reader of the answer should not have to know the default
-            msgspec.json.encode({"type": self.type, **msgspec.to_builtins(body)}),
-            self.status,
-            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **self.headers},
-            MEDIA_TYPE,
-        )
+        told = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **self.headers}
+        headers = {name.lower().encode(): value.encode("latin-1") for name, value in told.items()}
+        # about:blank is written out: a reader of the answer should not have to know the default
+        text = msgspec.json.encode({"type": self.type, **msgspec.to_builtins(body)})
+        return self.status, lines({b"content-type": MEDIA_TYPE.encode(), **headers}.items()), text
 
-    def reply(self) -> Reply:
-        """The same where no framework is."""
-        made = self.response()
-        return made.status_code, made.raw_headers, bytes(made.body)
+    def response(self) -> Response:
+        """The same for the framework."""
+        return response(self.reply())
 
 
 def wrong(field: str, detail: str, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> Problem:

@@ -1,52 +1,43 @@
-"""Start the edge: granian with one app per worker process."""
+"""Start the edge: uvicorn with one app per worker process; hot questions are answered as they are read."""
 
 from __future__ import annotations
 
 import gc
-import os
-import threading
-from collections.abc import Callable
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
+import uvicorn
 
 from edge_service.app import create_app
-from edge_service.edge import LEAVE
+from edge_service.connection import Connection
 from edge_service.hot_routes import HotRoutes
+from edge_service.room import Room
+from edge_service.workers import STOP_SECONDS, UNUSABLE, Workers
 from tandem import regions as regions_file
+from tandem.errors import ConfigError, TandemError
 from tandem.regions import Region
 from tandem.settings import Settings
 
 GARBAGE_AFTER = 50_000
 """Objects made and not ended before cycles are looked for: only errors make them here, and to look takes long."""
-STOP_SECONDS = 10
-"""What a worker may take to finish the requests it has; then it is ended."""
-HEADER_SECONDS = 5
-"""What a request's line and headers may take to come."""
-HEADER_BYTES = 16 * 1024
-"""What they may hold, about; more is answered 431."""
+BACKLOG = 1_024
+"""Connections that the kernel holds until they are taken in."""
 
 
-class _Server(Granian):  # type: ignore[valid-type, misc]
-    """Granian that says it is leaving before it leaves."""
+class _Server(uvicorn.Server):
+    """Uvicorn that stops on TERM alone: INT goes to all processes of a terminal, and the parent tells its workers."""
 
-    drain_seconds = 0.0
-
-    def signal_handler_interrupt(self, *_: object, **__: object) -> None:
-        if not self.drain_seconds or self.leaving:
-            super().signal_handler_interrupt()
-            return
-        self.leaving = True
-        for worker in self.wrks:
-            os.kill(worker.inner.pid, LEAVE)
-        threading.Timer(self.drain_seconds, super().signal_handler_interrupt).start()
-
-    leaving = False
-    """Told to stop once; told so again, it stops at once."""
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        yield
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run(settings: Settings, region_names: list[str], host: str, port: int, workers: int) -> None:
@@ -72,23 +63,43 @@ def serve(
     connections: int = 1_024,
     drain_seconds: float = 0.0,
 ) -> None:
-    """Serve the ASGI app that `make` gives in each worker process, until told to stop by INT or TERM."""
-    server = _Server(
-        "edge_service.app:create_app",
-        address=host,
-        port=port,
-        workers=workers,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=1_000 * HEADER_SECONDS, max_buffer_size=HEADER_BYTES),
-        websockets=False,
-        backpressure=connections,
-        log_level=LogLevels.warning,
-        workers_kill_timeout=STOP_SECONDS,
-        respawn_failed_workers=True,
+    """Serve the ASGI app that `make` gives in each worker process, until told to stop by INT or TERM.
+
+    Raises ConfigError where the address can't be listened at.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"{host}:{port} can't be listened at: {error}; name another with --host, --port") from error
+    with listening:
+        Workers(partial(_work, make, listening, connections), workers, drain_seconds).run()
+
+
+def _work(make: Callable[[], Any], listening: socket.socket, connections: int) -> None:
+    """What one worker process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        app = make()
+    except TandemError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(UNUSABLE)
+    room = Room(connections)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=partial(Connection, room),  # type: ignore[arg-type]  # it is called, and nothing else
+        ws="none",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
-    server.drain_seconds = drain_seconds
-    server.serve(target_loader=make, wrap_loader=False)
+    _Server(config).run([listening])
 
 
 def load(settings: Settings, regions: list[Region]) -> HotRoutes:

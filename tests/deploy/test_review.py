@@ -18,7 +18,7 @@ def test_every_package_is_pinned_with_hashes_and_its_licence_allows_it() -> None
 
 def test_an_edge_installs_less_than_twenty_packages_and_no_spark() -> None:
     small = review.edge()
-    assert {"fastapi", "granian", "msgspec", "redis"} <= small
+    assert {"fastapi", "uvicorn", "msgspec", "redis"} <= small
     assert len(small) < 20
     assert not small & {"pyspark", "apache-airflow", "pandas", "numpy", "pyarrow", "opentelemetry-sdk"}
 

@@ -1,0 +1,32 @@
+"""Replies as they are made here, before uvicorn or the framework sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from starlette.responses import Response
+
+Reply = tuple[int, bytes, bytes]
+"""Status, headers as they go over the wire (each line with its end), body. Who sends it tells the body's length."""
+Pair = tuple[bytes, bytes]
+"""A header's name, in lower case, and its value."""
+
+
+def lines(headers: Iterable[Pair]) -> bytes:
+    """The headers as a Reply has them."""
+    return b"".join([b"%b: %b\r\n" % each for each in headers])
+
+
+def headers_of(reply: Reply) -> list[Pair]:
+    """The headers of a reply, with the length of its body; 304 has none."""
+    status, told, body = reply
+    headers = [(name, value) for name, _, value in (line.partition(b": ") for line in told.split(b"\r\n") if line)]
+    return headers if status == HTTPStatus.NOT_MODIFIED else [*headers, (b"content-length", b"%d" % len(body))]
+
+
+def response(reply: Reply) -> Response:
+    """The reply for the framework."""
+    made = Response(reply[2], reply[0])
+    made.raw_headers = headers_of(reply)
+    return made
