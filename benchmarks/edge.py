@@ -2,7 +2,7 @@
 
 `make bench-edge`, or `python -m benchmarks.edge --anchors 10000 --rounds 5 --json FILE`.
 
-All run on the same server (granian, one worker, one core) and are asked in turn by a load generator on the other core.
+All run on the same server (uvicorn, one worker, one core) and are asked in turn by a load generator on the other core.
 What is told: user and system time of the server's processes, from /proc/PID/stat, over the requests that it answered.
 Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app; *bodies*: the same with a text as long as Tandem's
 for each address. *reference A*: FastAPI and redis-py, GET the list, MGET price and stock of its 18 products, a dict;

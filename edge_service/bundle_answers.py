@@ -58,8 +58,9 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_basis", "_beside", "_body", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question", "_stale",
-        "_tag", "_texts", "_told", "_until", "_version", "counted", "etag", "headers", "headers_alone", "size",
+        "_basis", "_beside", "_body", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
+        "_stale", "_tag", "_texts", "_told", "_until", "_version",
+        "counted", "etag", "headers", "headers_alone", "size",
     )  # fmt: skip
 
     def __init__(self, question: Question, places: list[_Place], moment: Moment) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_service import problems
+from edge_service.replies import Reply, headers_of
 from orders import routes
 from orders.desk import AWAY, Desk
 from orders.routes import KEY, Shared, needs
@@ -105,10 +106,9 @@ async def get_metrics(desk: Shared) -> Response:
     return Response(text, 200, {"Cache-Control": "no-store"}, "text/plain; version=0.0.4")
 
 
-async def _reply(reply: problems.Reply, send: Send) -> None:
-    status, headers, body = reply
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _reply(reply: Reply, send: Send) -> None:
+    await send({"type": "http.response.start", "status": reply[0], "headers": headers_of(reply)})
+    await send({"type": "http.response.body", "body": reply[2]})
 
 
 def _away(request: Request, error: Exception) -> Response:
