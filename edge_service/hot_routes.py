@@ -65,7 +65,7 @@ class HotRoutes:
             route = POST_OFFERS if path.endswith(OFFERS) else ""
         if not route:
             return None
-        started = time.perf_counter()
+        started = self.edge.pulse.turn()
         refused = self.edge.admission.refusal(scope, started)
         if refused is not None:
             return self._with_more(scope, refused)

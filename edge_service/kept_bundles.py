@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Collection, Mapping
+from itertools import chain
 from sys import intern
 
 import msgspec
@@ -13,14 +14,14 @@ from edge_service.live_table import mark_of
 from edge_service.offering import Priced, Promise, Signing, offered, priced, promise_of
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed
-from tandem.offer import Live, parts_of, plain_price
+from tandem.offer import Live, on_sale, parts_of, plain_prices
 
 NEVER = -1
 BUNDLE_BYTES = 2_600
 """What a kept bundle takes in memory, about."""
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""
-SELLABLE, EVIDENCE, QUOTE = b'"sellable":', b',"evidence":', b',"quote":'
+EVIDENCE, QUOTE = b',"evidence":', b',"quote":'
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,8 +30,9 @@ class KeptBundle:
     """`front` and `quote` are its text in an answer; between them stands the evidence, which is its listing's."""
 
     __slots__ = (
-        "_basis", "_discount_bps", "_listed", "_own_marks", "_parts", "_segment", "_sellable", "_signing", "_template",
-        "_until", "_version", "content", "front", "marks", "promise", "quote", "tag",
+        "_after", "_basis", "_before", "_discount_bps", "_discounted", "_listed", "_numbers", "_own_marks",
+        "_own_promise", "_parts", "_segment", "_sellable", "_signing", "_templates", "_unit_prices", "_until",
+        "_version", "content", "front", "marks", "promise", "quote", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
@@ -38,10 +40,15 @@ class KeptBundle:
         self._listed, self._segment, self._signing = listed, segment, signing
         self._discount_bps = bundle.discount_bps
         self._parts = tuple([part._replace(sku=intern(part.sku)) for part in parts_of(bundle)])
-        self._template = _template(bundle, currency)
+        self._templates = _templates(bundle, currency)
         self._own_marks = self.marks = tuple([mark_of(part.sku) for part in self._parts])
         self._sellable = 0
         """0 where something stands in, too."""
+        self._unit_prices: list[int] = []
+        self._discounted = False
+        self._before = self._after = self._numbers = b""
+        """Its text before and after how many can be sold, and what tells the numbers in it, at these unit prices."""
+        self._own_promise: Promise = ()
         self.promise: Promise = ()
         """What its quote holds to."""
         self._basis: tuple[int, bool, bool] | None = None
@@ -72,28 +79,34 @@ class KeptBundle:
                 sellable = min(sellable, (moment.products.now(sku)[0] - held) // quantity)
         if sellable == self._sellable > 0:
             return self.front
-        if sellable < 1:
-            return None
-        before, name, after = self.front.partition(SELLABLE)
-        return b"%b%b%d%b" % (before, name, sellable, after[after.index(b",") :])
+        return b"%b%d%b" % (self._before, sellable, self._after) if sellable > 0 else None
 
     def _price(self, moment: Moment) -> None:
         _, discounts, prices = moment.basis
-        plain = None
-        if prices:
-            plain = plain_price(self._parts, moment.products.now, self._discount_bps if discounts else 0)
-        if plain is None:
+        found = on_sale(self._parts, moment.products.now) if prices else None
+        if found is None:
             self._sellable = 0
             self._price_with_substitutes(moment)
             return
-        self._sellable, self.content, self.marks = plain.sellable, self._listed.bundle_id, self._own_marks
-        numbers = [plain.list_total, plain.offer_total, plain.list_total - plain.offer_total, plain.sellable]
-        for pair in zip(plain.unit_prices, plain.offer_prices, strict=True):
-            numbers += pair
-        self.front = self._template % tuple(numbers)
-        self.tag = b"%b%b" % (self.content.encode(), array("q", numbers).tobytes())
-        sold = zip(self._parts, plain.offer_prices, strict=True)
-        self._sign(tuple([(part.sku, part.quantity, price) for part, price in sold]), moment)
+        unit_prices, self._sellable = found
+        if unit_prices != self._unit_prices or discounts is not self._discounted:
+            self._unit_prices, self._discounted = unit_prices, discounts
+            self._take(*plain_prices(self._parts, unit_prices, self._discount_bps if discounts else 0))
+        self.content, self.marks = self._listed.bundle_id, self._own_marks
+        self.front = b"%b%d%b" % (self._before, self._sellable, self._after)
+        self.tag = b"%b%b%d" % (self.content.encode(), self._numbers, self._sellable)
+        self._sign(self._own_promise, moment)
+
+    def _take(self, alone: list[int], inside: list[int]) -> None:
+        """Take other prices into the text and the promise."""
+        list_total, offer_total = sum(alone), sum(inside)
+        totals = list_total, offer_total, list_total - offer_total
+        prices = tuple(chain.from_iterable(zip(self._unit_prices, inside, strict=True)))
+        before, after = self._templates
+        self._before, self._after = before % totals, after % prices
+        self._numbers = array("q", totals + prices).tobytes()
+        sold = zip(self._parts, inside, strict=True)
+        self._own_promise = tuple([(part.sku, part.quantity, price) for part, price in sold])
 
     def _price_with_substitutes(self, moment: Moment) -> None:
         get, looked_at = moment.products.get, []
@@ -125,9 +138,11 @@ def front_of(here: Priced, currency: str) -> bytes:
     return _encode(offered(here, currency, None)).rpartition(EVIDENCE)[0]
 
 
-def _template(bundle: Bundle, currency: str) -> bytes:
-    """As `front_of` an offer in which nothing stands in, with a place for each number that changes."""
+def _templates(bundle: Bundle, currency: str) -> tuple[bytes, bytes]:
+    """As `front_of` an offer in which nothing stands in, before and after how many can be sold, with a place for each
+    price.
+    """
     parts = [b'{"sku":%b,"quantity":%d,"unit_price":%%d,"offer_price":%%d,"substituted_for":null}'
              % (_encode(part.sku).replace(b"%", b"%%"), part.quantity) for part in bundle.components]  # fmt: skip
-    head = b'{"id":%b,"currency":%b,"list_total":%%d,"offer_total":%%d,"discount":%%d,"sellable":%%d,"components":['
-    return head % (_encode(bundle.id), _encode(currency)) + b",".join(parts) + b"]"
+    before = b'{"id":%b,"currency":%b,"list_total":%%d,"offer_total":%%d,"discount":%%d,"sellable":'
+    return before % (_encode(bundle.id), _encode(currency)), b',"components":[' + b",".join(parts) + b"]"

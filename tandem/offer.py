@@ -95,26 +95,17 @@ class Part(NamedTuple):
     floor: int
 
 
-class Plain(NamedTuple):
-    """An offer in which nothing stands in, in the order of the bundle's components. Minor units."""
-
-    unit_prices: list[int]
-    offer_prices: list[int]
-    list_total: int
-    offer_total: int
-    sellable: int
-
-
 def parts_of(bundle: Bundle) -> tuple[Part, ...]:
     return tuple([Part(part.sku, part.quantity, part.floor or 0) for part in bundle.components])
 
 
-def plain_price(parts: Sequence[Part], now_of: Callable[[str], tuple[int, int]], discount_bps: int) -> Plain | None:
-    """What `price` says without a cart where every component can be sold itself; None where one can't.
+def on_sale(parts: Sequence[Part], now_of: Callable[[str], tuple[int, int]]) -> tuple[list[int], int] | None:
+    """What one unit of each component costs, and how many of the bundle are there; None where a component can't be
+    sold itself.
 
     `now_of` a SKU gives its stock and its unit price, below zero where it has none.
     """
-    unit_prices, alone, sellable = [], [], -1
+    unit_prices, sellable = [], -1
     for sku, quantity, floor in parts:
         stock, unit_price = now_of(sku)
         left = stock // quantity
@@ -123,12 +114,17 @@ def plain_price(parts: Sequence[Part], now_of: Callable[[str], tuple[int, int]],
         if left < sellable or sellable < 0:
             sellable = left
         unit_prices.append(unit_price)
-        alone.append(unit_price * quantity)
-    list_total = sum(alone)
+    return unit_prices, sellable
+
+
+def plain_prices(parts: Sequence[Part], unit_prices: Sequence[int], discount_bps: int) -> tuple[list[int], list[int]]:
+    """Of each component, what `price` says without a cart and with nothing that stands in: all of its units alone, and
+    inside the offer.
+    """
+    alone = [unit_price * part.quantity for part, unit_price in zip(parts, unit_prices, strict=True)]
     if not discount_bps:
-        return Plain(unit_prices, alone, list_total, list_total, sellable)
-    shares = _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
-    return Plain(unit_prices, shares, list_total, sum(shares), sellable)
+        return alone, alone
+    return alone, _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
 
 
 Chosen = tuple[Component, str, int, int, int]

@@ -6,7 +6,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from typing import Literal
 
 import msgspec
@@ -15,6 +15,8 @@ from tandem.errors import ConfigError
 from tandem.money import allocate
 
 Fault = Literal["malformed", "unknown_key", "altered", "expired", "wrong_region", "used", "shared"]
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class QuotedComponent(msgspec.Struct, frozen=True, array_like=True):
@@ -60,7 +62,7 @@ class Signer:
     def __init__(self, keys: dict[str, bytes]) -> None:
         if not keys:
             raise ConfigError("TANDEM_QUOTE_KEYS names no key; give id:secret")
-        self._keys = keys
+        self._keys = {key_id: Mac(key) for key_id, key in keys.items()}
         self.key_id = next(iter(keys))
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(Quote).decode
@@ -80,8 +82,8 @@ class Signer:
 
     def sign(self, quote: Quote) -> str:
         """`quote` as a token: base64url(JSON) `.` base64url(MAC). Its `key_id` must be this signer's."""
-        body = urlsafe_b64encode(self._encode(quote)).rstrip(b"=")
-        return f"{body.decode()}.{_base64(self._mac(self._keys[quote.key_id], body))}"
+        body = _base64(self._encode(quote))
+        return f"{body}.{_base64(self._keys[quote.key_id].of(body.encode()))}"
 
     def verify(self, token: str, *, region: str, now: float) -> Quote:
         """The quote in `token`. Raises QuoteFault where it is malformed, altered, expired or another region's."""
@@ -96,7 +98,7 @@ class Signer:
         key = self._keys.get(quote.key_id)
         if key is None:
             raise QuoteFault("unknown_key")
-        if not hmac.compare_digest(self._mac(key, body.encode()), given):
+        if not hmac.compare_digest(key.of(body.encode()), given):
             raise QuoteFault("altered")
         if quote.region != region:
             raise QuoteFault("wrong_region")
@@ -104,9 +106,20 @@ class Signer:
             raise QuoteFault("expired")
         return quote
 
-    @staticmethod
-    def _mac(key: bytes, body: bytes) -> bytes:
-        return hmac.digest(key, body, hashlib.sha256)
+
+class Mac:
+    """HMAC-SHA256 with one key, whose two hashes are begun once: a quarter of what it costs to begin them each time."""
+
+    def __init__(self, key: bytes) -> None:
+        block = hashlib.sha256().block_size
+        padded = (key if len(key) <= block else hashlib.sha256(key).digest()).ljust(block, b"\0")
+        self._inner, self._outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+
+    def of(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def nonce() -> str:
@@ -115,7 +128,7 @@ def nonce() -> str:
 
 
 def _base64(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
 
 
 def _bytes(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import string
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem.errors import ConfigError
-from tandem.quote import Quote, QuotedComponent, QuoteFault, Signer, nonce
+from tandem.quote import Mac, Quote, QuotedComponent, QuoteFault, Signer, nonce
 
 OLD, NEW = "old:0123456789abcdef", "new:fedcba9876543210"
 SIGNER = Signer.from_text(NEW)
@@ -109,3 +110,8 @@ def test_a_token_nested_without_end_is_malformed() -> None:
 
     body = urlsafe_b64encode(b'["k1","n","s","r","b","USD",[],1,1,"n",' + b"[" * 100_000).decode().rstrip("=")
     assert fault_of(SIGNER, f"{body}.W10") == "malformed"
+
+
+@given(st.binary(min_size=16, max_size=200), st.binary(max_size=600))
+def test_a_mac_is_what_the_standard_library_says(key: bytes, text: bytes) -> None:
+    assert Mac(key).of(text) == hmac.digest(key, text, "sha256")
