@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import subprocess
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -46,13 +48,30 @@ def ask(url: str, body: bytes | None = None, headers: Mapping[str, str] | None =
         raise Unavailable(f"{url} does not answer: {error}") from error
 
 
-def post(url: str, value: object) -> Answer:
-    return ask(url, json.dumps(value).encode(), {"Content-Type": "application/json"})
+def answers(url: str) -> bool:
+    """Whether `url` says that all is well."""
+    with contextlib.suppress(Unavailable):
+        return ask(url).status == 200
+    return False
+
+
+def post(url: str, value: object, headers: Mapping[str, str] | None = None) -> Answer:
+    return ask(url, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+def once(key: str = "") -> dict[str, str]:
+    """The header of a request that is done once however often it is sent, and of one that needs `key`."""
+    return {"Idempotency-Key": uuid.uuid4().hex} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def delta_key(settings: Settings) -> str:
     """A key that may post deltas."""
     return settings.delta_keys.split(",")[0].strip() or settings.secret("deltas")
+
+
+def order_key(settings: Settings) -> str:
+    """A key that may read orders and take goods back."""
+    return settings.order_keys.split(",")[0].strip() or settings.secret("orders")
 
 
 def tandem(settings: Settings, *arguments: str) -> str:

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import msgspec
 
-from deploy import airflow, asking, processes, questions, services
+from deploy import airflow, asking, buying, orders, processes, questions, services
 from deploy.feed import PRODUCTS, Feed
 from tandem import regions as regions_file
 from tandem import settings as settings_file
@@ -30,7 +30,7 @@ from tandem.settings import Settings
 
 AS_OF = date(2017, 12, 31)
 """Business day of the demo: the last of the Complete Journey's year."""
-STEPS = 7
+STEPS = 8
 READY_SECONDS = 60.0
 ANCHORS_ASKED = 40
 
@@ -56,7 +56,7 @@ class Demo:
         with ThreadPoolExecutor(1) as beside:
             # Where there is certainly something to build, Airflow and Spark get ready while servers start.
             ready = None if asking.versions(self.settings).get("sales_lines") else beside.submit(self._prepare)
-            with self._timed("Servers: a Redis per region, the object store"):
+            with self._timed("Servers: a Redis per region, the object store, PostgreSQL"):
                 started = services.start(self.settings, self.regions, self._detail)
                 self._stack.callback(services.stop, started, self._say)
             with self._timed("Facts: one year of baskets of the Complete Journey"):
@@ -70,6 +70,8 @@ class Demo:
             self._run(["tandem", "shop"], "shop")
         with self._timed("Edge: all regions"):
             self._serve()
+        with self._timed("Orders: PostgreSQL knows the stock, checkout, relay to the edges"):
+            self._sell()
         with self._timed("Live feed: stock goes down with sales and up with deliveries"):
             popular = self._feed()
         self._say(f"up after {time.monotonic() - start:.0f} s")
@@ -79,7 +81,9 @@ class Demo:
         """Ask every region. Raises TandemError where an answer is not what it has to be."""
         for region in self.regions.region:
             self._say(f"{region.name}:")
-            questions.check(self.settings, region, popular.get(region.name, [])[:ANCHORS_ASKED], self._say)
+            anchors = popular.get(region.name, [])[:ANCHORS_ASKED]
+            best = questions.check(self.settings, region, anchors, self._say)
+            buying.check(self.settings, region, best, self._say)
 
     def links(self) -> None:
         edge, shop = self.settings.local_edge, self.regions.region[0].object_store.public_url
@@ -88,6 +92,7 @@ class Demo:
   Shop page   {shop}/shop/index.html#key={asking.delta_key(self.settings)}
               (the key lets the page's panel change stock and prices)
   Edge API    {edge}/docs   {edge}/v1/{self.regions.names[0]}/live?skus=…
+  Orders      {self.settings.local_orders} (docs/orders.md); the shop page's cart has the button
   Tables      tandem tables
               tandem sql "SELECT * FROM bundles LIMIT 5"
               tandem releases
@@ -138,19 +143,12 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
             self._spark.stop()
 
     def _edge(self) -> services.Server:
-        url = self.settings.local_edge
-
-        def ping() -> bool:
-            with contextlib.suppress(Unavailable):
-                return asking.ask(f"{url}/healthz").status == 200
-            return False
-
         return services.Server(
             name="edge",
             port=self.settings.edge_port,
             state=services.run_folder(self.settings) / "edge.json",
             command=lambda: [services.binary("tandem"), "serve"],
-            ping=ping,
+            ping=lambda: asking.answers(f"{self.settings.local_edge}/healthz"),
             environment=asking.environment(self.settings),
             mend="set TANDEM_EDGE_PORT",
         )
@@ -170,6 +168,14 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
                     f"The end of {edge.log}:\n{processes.tail(edge.log)}"
                 )
             time.sleep(0.1)
+
+    def _sell(self) -> None:
+        """Checkout and relay anew, as the edge; stock that PostgreSQL does not know yet comes from the lake."""
+        self._run(["tandem", "orders", "seed"], "seed")
+        for server in (orders.service(self.settings), orders.relay(self.settings)):
+            server.stop()
+            self._stack.callback(services.stop, [server], self._say)
+            server.start()
 
     def _feed(self) -> dict[str, list[str]]:
         popular = asking.popular(self.settings, self.as_of, PRODUCTS)

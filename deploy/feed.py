@@ -1,7 +1,7 @@
-"""A small simulated stock feed: shoppers buy, shelves are filled up, and every second the edge is told.
+"""A small simulated shop floor: goods are sold at the till and shelves are filled up, every second.
 
-`python -m deploy.feed [--seconds N]`. What is simulated has a fixed seed; stock is read back from the edge before each
-change, so that a change made by someone else is kept.
+`python -m deploy.feed [--seconds N]`. What is simulated has a fixed seed. Stock is PostgreSQL's: the orders' service is
+told of goods that come and go, and the relay tells the edge; the edge itself hears only that all else is as it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ PRODUCTS = 200
 CHANGES = 5
 """Products per region and second."""
 LOW = 5
+REFILLED = 0.5
+SOLD_MEANWHILE = 409
 RESTOCKED = (12, 60)
 
 
@@ -34,8 +36,9 @@ class Feed:
     """The feed of some regions; `tick` is one second of it."""
 
     def __init__(self, settings: Settings, products: Mapping[str, list[str]]) -> None:
-        self._edge = settings.local_edge
+        self._edge, self._orders = settings.local_edge, settings.local_orders
         self._key = asking.delta_key(settings)
+        self._bearer = {"Authorization": f"Bearer {self._key}"}
         self._products = products
         self._random = random.Random(SEED)  # noqa: S311 - a simulation
 
@@ -60,33 +63,33 @@ class Feed:
 
     def _tell(self, region: str, skus: list[str]) -> int:
         chosen = self._random.sample(skus, min(CHANGES, len(skus)))
-        found = asking.ask(f"{self._edge}/v1/{region}/live?skus={','.join(chosen)}")
-        _must(found, 200)
-        now = datetime.now(UTC).isoformat()
-        sequence = time.time_ns() // 1_000_000
-        changes = [
-            {"sku": product["sku"], "stock": self._next(product["stock"]), "sequence": sequence, "at": now}
-            for product in found.json["products"]
-            if product["stock"] is not None
-        ]
-        lines = "".join(f"{json.dumps(entry)}\n" for entry in [*changes, {"at": now}])
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/x-ndjson"}
-        _must(asking.ask(f"{self._edge}/v1/{region}/deltas", lines.encode(), headers), 200)
-        return len(changes)
+        asked = f"{self._orders}/v1/{region}/stock"
+        found = _must(asking.ask(f"{asked}?skus={','.join(chosen)}", headers=self._bearer), 200)
+        movements = [self._movement(product) for product in found.json["products"]]
+        told = asking.post(asked, {"movements": movements}, asking.once(self._key)) if movements else found
+        if told.status != SOLD_MEANWHILE:
+            _must(told, 200)
+        beat = json.dumps({"at": datetime.now(UTC).isoformat()}).encode()
+        headers = {**self._bearer, "Content-Type": "application/x-ndjson"}
+        _must(asking.ask(f"{self._edge}/v1/{region}/deltas", beat, headers), 200)
+        return len(movements)
 
-    def _next(self, stock: int) -> int:
+    def _movement(self, product: dict[str, Any]) -> dict[str, Any]:
         """Some are sold; a shelf that is nearly empty is filled up now and then."""
-        if stock <= LOW and self._random.random() < 0.5:
-            return stock + self._random.randint(*RESTOCKED)
-        return max(0, stock - self._random.randint(1, 3))
+        left = product["stock"]
+        if left <= LOW and self._random.random() < REFILLED:
+            return {"sku": product["sku"], "change": self._random.randint(*RESTOCKED), "reason": "receipt"}
+        return {"sku": product["sku"], "change": -min(left, self._random.randint(1, 3)), "reason": "sale"}
 
 
-def _must(answer: asking.Answer, status: int) -> None:
+def _must(answer: asking.Answer, status: int) -> asking.Answer:
+    """`answer`, if it has that status. Raises Unavailable, TandemError."""
     if answer.status >= 500:
-        raise Unavailable(f"the edge answers {answer.status}")
+        raise Unavailable(f"answered {answer.status}")
     if answer.status != status:
         problem: Any = answer.json
-        raise TandemError(f"the edge answers {answer.status}: {problem.get('detail', problem)}")
+        raise TandemError(f"answered {answer.status}: {problem.get('detail', problem)}")
+    return answer
 
 
 def main(arguments: list[str]) -> int:

@@ -19,8 +19,11 @@ class Wrong(TandemError):
     """An answer is not what it has to be."""
 
 
-def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> None:
-    """Ask the edge and the CDN of one region, and say what they answered. Raises Wrong at the first wrong answer."""
+def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> dict[str, Any]:
+    """Ask the edge and the CDN of one region, and say what they answered; gives the best bundle of a popular product.
+
+    Raises Wrong at the first wrong answer.
+    """
     edge = f"{settings.local_edge}/v1/{region.name}"
     shown = _bundles(edge, anchors, region, say)
     _offers(edge, shown, say)
@@ -28,22 +31,23 @@ def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> N
     _quote(edge, shown["bundles"][0], say)
     _unknown(edge, say)
     _cdn(region, shown, say)
+    return dict(shown["bundles"][0])
 
 
 def _bundles(edge: str, anchors: list[str], region: Region, say: Say) -> dict[str, Any]:
     """The first of the popular products that has a bundle on sale right now."""
     for sku in anchors:
-        answer = _ok(asking.ask(f"{edge}/bundles/{sku}"))
+        answer = ok(asking.ask(f"{edge}/bundles/{sku}"))
         if answer["bundles"]:
             break
     else:
         raise Wrong(f"{region.name}: none of {len(anchors)} popular products has a bundle that can be sold")
-    _must(not answer["stale"], f"{region.name}: live data are stale: {answer['stock_as_of']}")
+    must(not answer["stale"], f"{region.name}: live data are stale: {answer['stock_as_of']}")
     for bundle in answer["bundles"]:
         _adds_up(bundle)
     best = answer["bundles"][0]
     parts = " + ".join(f"{part['quantity']} × {part['sku']}" for part in best["components"])
-    price, before = _money(best["offer_total"], best), _money(best["list_total"], best)
+    price, before = money(best["offer_total"], best), money(best["list_total"], best)
     saved = f"instead of {before}" if price != before else "without a discount"
     say(f"  product {sku}: {len(answer['bundles'])} bundles, evidence: {answer['matched']}")
     say(f"  the best: {parts} for {price} {saved}, {best['sellable']} can be sold")
@@ -53,26 +57,24 @@ def _bundles(edge: str, anchors: list[str], region: Region, say: Say) -> dict[st
 def _offers(edge: str, shown: dict[str, Any], say: Say) -> None:
     """A cart that holds the first component already: what is offered then is net of it, and still adds up."""
     cart = [{"sku": shown["sku"], "quantity": 1}]
-    answer = _ok(asking.post(f"{edge}/offers", {"cart": cart, "limit": 3}))
+    answer = ok(asking.post(f"{edge}/offers", {"cart": cart, "limit": 3}))
     for bundle in answer["bundles"]:
         _adds_up(bundle)
     say(f"  a cart with {shown['sku']}: {len(answer['bundles'])} offers")
 
 
 def _live(edge: str, sku: str, say: Say) -> None:
-    answer = _ok(asking.ask(f"{edge}/live?skus={sku}"))
+    answer = ok(asking.ask(f"{edge}/live?skus={sku}"))
     (product,) = answer["products"]
-    _must(product["stock"] is not None and product["unit_price"] is not None, f"product {sku} has no live state")
-    say(
-        f"  live: {product['stock']} in stock at {_money(product['unit_price'], answer)}, as of {answer['stock_as_of']}"
-    )
+    must(product["stock"] is not None and product["unit_price"] is not None, f"product {sku} has no live state")
+    say(f"  live: {product['stock']} in stock at {money(product['unit_price'], answer)}, as of {answer['stock_as_of']}")
 
 
 def _quote(edge: str, bundle: dict[str, Any], say: Say) -> None:
-    answer = _ok(asking.post(f"{edge}/quotes/verify", {"token": bundle["quote"]["token"]}))
-    _must(answer["valid"] and answer["quote"]["offer_total"] == bundle["offer_total"], "the quote is not verified")
-    altered = _ok(asking.post(f"{edge}/quotes/verify", {"token": _altered(bundle["quote"]["token"])}))
-    _must(not altered["valid"], "an altered quote is taken for valid")
+    answer = ok(asking.post(f"{edge}/quotes/verify", {"token": bundle["quote"]["token"]}))
+    must(answer["valid"] and answer["quote"]["offer_total"] == bundle["offer_total"], "the quote is not verified")
+    altered = ok(asking.post(f"{edge}/quotes/verify", {"token": _altered(bundle["quote"]["token"])}))
+    must(not altered["valid"], "an altered quote is taken for valid")
     say(f"  quote: valid until {bundle['quote']['expires_at']}; altered by one letter: {altered['fault']}")
 
 
@@ -82,41 +84,44 @@ def _altered(token: str) -> str:
 
 
 def _unknown(edge: str, say: Say) -> None:
-    answer = _ok(asking.ask(f"{edge}/bundles/no-such-product"))
-    _must(answer["bundles"] == [] and answer["matched"] == "none", "an unknown product has bundles")
+    answer = ok(asking.ask(f"{edge}/bundles/no-such-product"))
+    must(answer["bundles"] == [] and answer["matched"] == "none", "an unknown product has bundles")
     say("  an unknown product: no bundles, matched none")
 
 
 def _cdn(region: Region, shown: dict[str, Any], say: Say) -> None:
     """The manifest names the release that the edge answers from, and the checksum of the product's shard."""
     root = f"{region.object_store.public_url}/{region.name}"
-    manifest = _ok(asking.ask(f"{root}/current.json"))
-    _must(manifest["release"] == shown["release"], f"the CDN shows {manifest['release']}, the edge {shown['release']}")
+    manifest = ok(asking.ask(f"{root}/current.json"))
+    must(manifest["release"] == shown["release"], f"the CDN shows {manifest['release']}, the edge {shown['release']}")
     number = zlib.crc32(shown["sku"].encode()) % manifest["shard_count"]
     shard = asking.ask(f"{root}/{manifest['release']}/{number}.json")
-    _must(hashlib.sha256(shard.body).hexdigest() == manifest["shards"][number], f"shard {number} is damaged")
-    _must(shown["sku"] in shard.json["anchors"], f"shard {number} does not hold {shown['sku']}")
-    _must("immutable" in shard.headers.get("cache-control", ""), "a shard may change, say its headers")
+    must(hashlib.sha256(shard.body).hexdigest() == manifest["shards"][number], f"shard {number} is damaged")
+    must(shown["sku"] in shard.json["anchors"], f"shard {number} does not hold {shown['sku']}")
+    must("immutable" in shard.headers.get("cache-control", ""), "a shard may change, say its headers")
     say(f"  CDN: release {manifest['release']}, shard {number} of {manifest['shard_count']}: checksum agrees")
 
 
 def _adds_up(bundle: dict[str, Any]) -> None:
     parts = sum(part["offer_price"] for part in bundle["components"])
     whole = bundle["offer_total"]
-    _must(parts == whole == bundle["list_total"] - bundle["discount"], f"bundle {bundle['id']} does not add up")
-    _must(bundle["sellable"] > 0, f"bundle {bundle['id']} is offered and cannot be sold")
+    must(parts == whole == bundle["list_total"] - bundle["discount"], f"bundle {bundle['id']} does not add up")
+    must(bundle["sellable"] > 0, f"bundle {bundle['id']} is offered and cannot be sold")
 
 
-def _ok(answer: asking.Answer) -> dict[str, Any]:
-    if answer.status != 200:
+def ok(answer: asking.Answer, status: int = 200) -> dict[str, Any]:
+    """What it answers. Raises Wrong for another status."""
+    if answer.status != status:
         raise Wrong(f"answered {answer.status}: {answer.body[:300].decode(errors='replace')}")
     return dict(answer.json)
 
 
-def _must(true: object, otherwise: str) -> None:
+def must(true: object, otherwise: str) -> None:
+    """Raises Wrong unless `true`."""
     if not true:
         raise Wrong(otherwise)
 
 
-def _money(minor: int, named: dict[str, Any]) -> str:
+def money(minor: int, named: dict[str, Any]) -> str:
+    """An amount as a person reads it, in the currency of what names one."""
     return f"{minor / 100:.2f} {named['currency']}"

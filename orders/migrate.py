@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tandem.errors import ConfigError, Unavailable
+from tandem.settings import Settings
 
 STEPS = Path(__file__).parent / "migrations"
 LOCK = 0x74616E64656D
@@ -36,6 +38,13 @@ def migrate(dsn: str) -> tuple[str, str]:
         raise Unavailable(f"the orders' database does not answer: {error.orig}") from error
     finally:
         engine.dispose()
+
+
+def brought_up(settings: Settings, say: Callable[[str], object]) -> None:
+    """As `migrate`, of the settings' database; says what was done."""
+    before, now = migrate(settings.orders_dsn)
+    if before != now:
+        say(f"database: brought from step {before or 'nothing'} to {now}")
 
 
 def newest() -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from orders.database import connect
 from tandem.errors import Unavailable
@@ -77,6 +78,9 @@ class Relay:
         """Regions that could not be told, and until when they are left alone."""
         self._pruned_at = time.monotonic()
         self.told = 0
+        self.registry = CollectorRegistry()
+        self._counted = Counter("tandem_relay_told", "Messages that were told", ["topic"], registry=self.registry)
+        self._waits = Gauge("tandem_relay_waits", "1: database or Kafka is away", registry=self.registry)
 
     def run(self, stop: threading.Event) -> None:
         """Tell until `stop`; a database or a listener that is away is waited for, and said once."""
@@ -84,12 +88,14 @@ class Relay:
         while not stop.is_set():
             try:
                 with closing(connect(self._dsn)) as connection:
+                    self._waits.set(0)
                     self._connected(connection, stop)
             except (Unavailable, psycopg.OperationalError) as error:
                 reason = str(error).strip().partition("\n")[0]
                 if reason != away:
                     self._log.warning("relay_waits", reason=reason)
                 away = reason
+                self._waits.set(1)
                 stop.wait(RETRY_SECONDS)
 
     def _connected(self, connection: psycopg.Connection[Any], stop: threading.Event) -> None:
@@ -109,11 +115,16 @@ class Relay:
             found = connection.execute(_ROWS, [lanes, resting, ROWS_AT_ONCE]).fetchall()
             rows = [Row(*row) for row in found]
             failed = self._teller.tell(rows)
-            told = [row.id for row in rows if row.region not in failed]
-            connection.execute(_TOLD, [told])
+            told = [row for row in rows if row.region not in failed]
+            connection.execute(_TOLD, [[row.id for row in told]])
         self._rest(failed)
-        self.told += len(told)
+        self._count(told)
         return len(told)
+
+    def _count(self, told: Sequence[Row]) -> None:
+        self.told += len(told)
+        for row in told:
+            self._counted.labels(row.topic).inc()
 
     def prune(self, connection: psycopg.Connection[Any]) -> int:
         """Forget what was told and what ran out so many days ago; gives how many rows."""

@@ -437,12 +437,13 @@ def serve(
 
 
 @main.command()
+@click.option("--metrics-port", type=int, default=0, help="Where Prometheus may ask, on loopback; default: nowhere.")
 @click.pass_obj
-def relay(settings: settings_file.Settings) -> None:
+def relay(settings: settings_file.Settings, metrics_port: int) -> None:
     """Tell what was sold: from the outbox to Kafka, or without it to the edges' webhook. Several may run."""
-    from orders import server
+    from orders import relay_process
 
-    server.relay(settings, _stopped_by_signals(), click.echo)
+    relay_process.run(settings, _stopped_by_signals(), metrics_port, click.echo)
 
 
 @main.group()

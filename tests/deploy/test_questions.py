@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy import asking, questions
+from deploy import asking, buying, questions
 from deploy.feed import Feed
 from tandem.regions import ObjectStore, Region
 from tandem.settings import Settings
@@ -89,6 +89,59 @@ def test_a_wrong_answer_is_found(check: Callable[..., list[str]], answers: dict[
         check(answers)
 
 
+ORDER = {
+    "order_id": "o1",
+    "currency": "USD",
+    "total": 550,
+    "lines": [{"line": 1, "sku": "milk", "quantity": 2, "offer_total": 300}],
+}
+
+
+@pytest.fixture
+def buy(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., list[str]]:
+    """Buy where the order is as given, PostgreSQL says `left` afterwards and the edge `told`."""
+
+    def run(order: dict[str, Any] = ORDER, held: dict[str, Any] = ORDER, left: int = 1, told: int = 1) -> list[str]:
+        stock = iter([{"sku": "milk", "stock": 3, "sequence": 1}])
+        later = {"sku": "milk", "stock": left, "sequence": 2}
+
+        def ask(url: str, body: bytes | None = None, headers: object = None) -> asking.Answer:
+            path = url.rpartition("/east/")[2]
+            status, found = {
+                "checkout": lambda: (201, order),
+                "orders/o1": lambda: (200, held),
+                "live?skus=milk": lambda: (200, {"products": [{"sku": "milk", "stock": told}]}),
+            }.get(path, lambda: (200, {"products": [next(stock, later)]}))()
+            return asking.Answer(status, {}, json.dumps(found).encode())
+
+        monkeypatch.setattr(asking, "ask", ask)
+        monkeypatch.setattr(buying, "SEEN_SECONDS", 0.1)
+        said: list[str] = []
+        buying.check(Settings(home=tmp_path), REGION, _bundle(), said.append)
+        return said
+
+    return run
+
+
+def test_a_bundle_that_was_bought_is_in_postgresql_and_off_the_shelf(buy: Callable[..., list[str]]) -> None:
+    bought, seen = buy()
+    assert "order o1 for 5.50 USD, in PostgreSQL" in bought
+    assert "stock of milk: 3 before, 1 at the edge" in seen
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"order": {**ORDER, "total": 600}}, "600 was charged, 550 offered"),
+        ({"held": {**ORDER, "lines": []}}, "PostgreSQL has another order"),
+        ({"told": 3}, "the edge says 3 in stock, PostgreSQL 1"),
+    ],
+)
+def test_a_purchase_that_went_wrong_is_found(buy: Callable[..., list[str]], wrong: dict[str, Any], what: str) -> None:
+    with pytest.raises(questions.Wrong, match=what):
+        buy(**wrong)
+
+
 def test_the_feed_never_sells_more_than_there_is_and_fills_empty_shelves_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -101,12 +154,10 @@ def test_the_feed_never_sells_more_than_there_is_and_fills_empty_shelves_up(
             named = url.rpartition("=")[2].split(",")
             products = [{"sku": sku, "stock": stock[sku]} for sku in named]
             return asking.Answer(200, {}, json.dumps({"products": products}).encode())
-        for line in map(json.loads, body.decode().splitlines()):
-            if "sku" in line:
-                refilled |= line["stock"] > stock[line["sku"]]
-                stock[line["sku"]] = line["stock"]
-            else:
-                beats += 1
+        for each in json.loads(body).get("movements", []):
+            refilled |= each["change"] > 0
+            stock[each["sku"]] += each["change"]
+        beats += url.endswith("/deltas")
         return asking.Answer(200, {}, b"{}")
 
     monkeypatch.setattr(asking, "ask", ask)

@@ -94,7 +94,7 @@ def test_the_check_builds_publishes_and_asks_every_region(checked: tuple[str, li
     jobs = ["segments", "affinity", "substitutes", "bundles", "pricing", "evaluation"]
     for task in [*jobs, "gate", "stage[1]", "canary", "promote[1]"]:
         assert f"  {task} " in said
-    assert said.count("checksum agrees") == said.count("quote: valid until") == 2
+    assert said.count("checksum agrees") == said.count("quote: valid until") == said.count("in PostgreSQL") == 2
     assert said.rstrip().splitlines()[-1] == "every answer is right"
 
 
@@ -123,7 +123,13 @@ def test_a_second_run_reuses_everything_answers_and_stops_all_of_it_on_ctrl_c(sh
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0, "".join(said) + rest
-    assert {line.split(":")[0] for line in rest.splitlines() if line.endswith(": stopped")} >= {"edge", "redis-north"}
+    assert {line.split(":")[0] for line in rest.splitlines() if line.endswith(": stopped")} >= {
+        "edge",
+        "orders",
+        "postgres",
+        "redis-north",
+        "relay",
+    }
     assert shop.left() == []
 
 
