@@ -16,11 +16,12 @@ Say = Callable[[str], object]
 def upload(settings: Settings, say: Say) -> None:
     """The page and its configuration into each bucket that a region has, once; only what changed is sent.
 
-    A region without an `edge_url` in regions.toml is answered by the edge that `tandem serve` starts here.
+    A region without an `edge_url` or an `orders_url` in regions.toml is answered by what runs here.
     """
     found = regions_file.load(settings.config_folder)
     edges = {region.name: region.edge_url or settings.local_edge for region in found.region}
-    config = shop_config(found, segments_file.load(settings.config_folder), edges)
+    orders = {region.name: region.orders_url or settings.local_orders for region in found.region}
+    config = shop_config(found, segments_file.load(settings.config_folder), edges, orders)
     for where in dict.fromkeys(region.object_store for region in found.region):
         store = ObjectStore(where, settings.s3_access_key, settings.s3_secret, settings.s3_region)
         store.ensure_bucket()

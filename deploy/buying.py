@@ -15,7 +15,7 @@ SEEN_SECONDS = 10.0
 
 
 def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) -> None:
-    """Buy a bundle: PostgreSQL has the order, once, and the edge's next answers have the stock that is left. Raises Wrong."""
+    """Buy a bundle: PostgreSQL has the order, once, and the edge soon says what stock is left. Raises Wrong."""
     shop = f"{settings.local_orders}/v1/{region.name}"
     before = ok(asking.ask(f"{shop}/stock?skus={_skus(bundle)}", headers=_staff(asking.delta_key(settings))))
     headers = asking.once()
@@ -39,9 +39,7 @@ def _seen_at_the_edge(settings: Settings, region: Region, before: dict[str, Any]
         (told,) = ok(asking.ask(f"{settings.local_edge}/v1/{region.name}/live?skus={sku}"))["products"]
         if now["sequence"] > before["sequence"] and told["stock"] == now["stock"]:
             waited = time.monotonic() - start
-            say(
-                f"  stock of {sku}: {before['stock']} before, {told['stock']} in the edge's answer after {waited:.2f} s"
-            )
+            say(f"  stock of {sku}: {before['stock']} before, {told['stock']} at the edge {waited:.2f} s after")
             return
         time.sleep(0.02)
     raise Wrong(f"{region.name}: {sku}: the edge says {told['stock']} in stock, PostgreSQL {now['stock']}")

@@ -38,6 +38,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The replica nearest to this edge; empty: read the primary."""
     edge_url: str = ""
     """Where a browser finds the region's edge; empty: this machine's own (TANDEM_EDGE_HOST, TANDEM_EDGE_PORT)."""
+    orders_url: str = ""
+    """Where a browser finds the region's checkout; empty: this machine's own (TANDEM_ORDERS_HOST, …_PORT)."""
     push_per_second: int = 100_000
     """Entries that publishing writes to Redis in a second at most, for the sake of live traffic; 0: no limit."""
     k: int = 5

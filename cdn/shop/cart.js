@@ -24,8 +24,20 @@ export class Cart {
     this.#show();
   }
 
-  add(offer, titles, segment) {
-    this.entries.push({ ...offer, titles, segment, verdict: "" });
+  // `seen`: under which anchor, segment and release it was offered.
+  add(offer, titles, seen) {
+    this.entries.push({ ...offer, titles, ...seen, verdict: "" });
+    this.#keep();
+  }
+
+  // Puts a new offer in the place of an entry.
+  renew(entry, offer) {
+    this.entries = this.entries.map((each) => (each === entry ? { ...entry, ...offer, verdict: "" } : each));
+    this.#keep();
+  }
+
+  clear() {
+    this.entries = [];
     this.#keep();
   }
 

@@ -97,16 +97,27 @@ export class Floor {
       this.key.focus();
       return this.#answer("The key of the feed is needed; the demo prints a link that holds it");
     }
-    this.#last = Math.max(Date.now(), this.#last + 1);
-    const delta = { sku: this.sku.value, ...change, sequence: this.#last, at: new Date(this.#last).toISOString() };
+    const sku = this.sku.value;
     try {
-      const answer = await this.shop.edge.change(delta, this.key.value);
+      const news = await this.#tell(sku, change);
       this.#typed.clear();
-      this.#answer(answer.applied ? `Told: ${this.shop.title(delta.sku)}` : "Something newer is known already");
+      this.#answer(news ? `Told: ${this.shop.title(sku)}` : "Something newer is known already");
       this.shop.wake();
     } catch (fault) {
       this.#answer(`Not taken: ${fault.message}`);
     }
+  }
+
+  // Where orders are taken, stock is theirs: they hear of it, and tell the edge. False: nothing of it was new.
+  async #tell(sku, { stock, ...prices }) {
+    const { checkout, edge } = this.shop;
+    const counted = stock !== undefined && checkout.isOpen;
+    if (counted) await checkout.count(sku, stock, this.key.value);
+    const rest = stock === undefined || counted ? prices : { stock, ...prices };
+    if (Object.keys(rest).length === 0) return true;
+    this.#last = Math.max(Date.now() * 1000, this.#last + 1);
+    const answer = await edge.change({ sku, ...rest, sequence: this.#last, at: new Date().toISOString() }, this.key.value);
+    return answer.applied > 0;
   }
 
   #answer(text) {

@@ -3,6 +3,7 @@
 import { Card } from "./cards.js";
 import { Cart } from "./cart.js";
 import { Cdn, canVerify } from "./cdn.js";
+import { Checkout } from "./checkout.js";
 import { Combobox } from "./combobox.js";
 import { Edge } from "./edge.js";
 import { byId, element, portrait, say } from "./element.js";
@@ -23,7 +24,8 @@ class Shop {
     this.cards = [];
     this.sku = "";
     this.liveAt = 0;
-    this.cart = new Cart(() => this.wake());
+    this.cart = new Cart(() => { this.checkout.show(); this.wake(); });
+    this.checkout = new Checkout(this);
     this.search = new Combobox(byId("search"), byId("results"), (sku) => this.go({ sku }), (text) => announce(text));
     this.floor = new Floor(this);
     fillChoice("region", config.regions, (region) => this.go({ region }));
@@ -85,6 +87,7 @@ class Shop {
     Object.assign(docs, { href: `${edge}/docs`, hidden: !edge });
     this.verifiedAt = 0;
     this.cart.open(name);
+    this.checkout.open(this.region.orders, name);
     await this.#read();
   }
 
@@ -319,7 +322,7 @@ class Shop {
     this.edge.tell("cart", this.release, { bundle_id: card.listed.id, anchor: this.sku, offer_total: card.offer.offer_total });
     const titles = Object.fromEntries(card.offer.components.map(({ sku }) => [sku, this.title(sku)]));
     announce(`In the cart: ${card.names}`);
-    this.cart.add(card.offer, titles, this.segment);
+    this.cart.add(card.offer, titles, { segment: this.segment, anchor: this.sku, release: this.release });
     this.cart.verify(this.edge);
     if (card.add.disabled || document.activeElement === document.body) card.why.focus();
   }

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from cdn.manifest import Manifest
 from cdn.shards import Product
 from cdn.shop_config import shop_config
 from cdn.store import ObjectStore
-from deploy import services
+from deploy import asking, orders, services
+from deploy.postgres import postgres_server
 from edge_service.region_payloads import LiveRow, ReleaseMeta
 from edge_service.region_store import RegionStore
 from tandem import regions as regions_file
@@ -116,6 +117,8 @@ class ShopWorld:
     redis: services.Server
     objects: services.Server
     edge_port: int
+    selling: bool = False
+    """Whether orders are taken: with PostgreSQL, checkout and relay."""
     _edge: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -125,6 +128,10 @@ class ShopWorld:
     @property
     def edge_url(self) -> str:
         return f"http://127.0.0.1:{self.edge_port}"
+
+    @property
+    def orders(self) -> dict[str, str]:
+        return {REGION: self.settings.local_orders} if self.selling else {}
 
     @property
     def url(self) -> str:
@@ -217,13 +224,31 @@ class ShopWorld:
             redis._redis.delete("tandem:live")
             now = datetime.now(UTC)
             redis.seed_live([LiveRow(sku=sku, stock=STOCK, list_price=price) for sku, price in PRICES.items()], now)
+        if self.selling:
+            self.count(dict.fromkeys(PRICES, STOCK))
+
+    def count(self, shelf: dict[str, int]) -> None:
+        """Tell checkout what lies on the shelf."""
+        movements = [{"sku": sku, "counted": units, "reason": "count"} for sku, units in shelf.items()]
+        address = f"{self.settings.local_orders}/v1/{REGION}/stock"
+        told = asking.post(address, {"movements": movements}, asking.once(KEY))
+        assert told.status == 200, told.body
+
+    def start_selling(self) -> Iterator[services.Server]:
+        """PostgreSQL, checkout and relay; each as soon as it runs."""
+        values = {name: str(getattr(self.settings, name)) for name in ("postgres_port", "orders_port", "edge_port")}
+        told = {f"TANDEM_{name.upper()}": value for name, value in values.items()} | {"TANDEM_DELTA_KEYS": KEY}
+        for server in (postgres_server(self.settings), orders.service(self.settings), orders.relay(self.settings)):
+            started = replace(server, environment={**server.environment, **told})
+            started.start()
+            yield started
 
 
 @contextmanager
-def shop_world(home: Path) -> Iterator[ShopWorld]:
+def shop_world(home: Path, *, selling: bool = False) -> Iterator[ShopWorld]:
     """All servers on free ports, with the release published in two regions and the edge of the first serving both."""
-    first_redis, store, edge = services.free_ports(3)
-    settings = Settings(home=home)
+    first_redis, store, edge, postgres, checkout = services.free_ports(5)
+    settings = Settings(home=home, edge_port=edge, postgres_port=postgres, orders_port=checkout)
     (home / "config").mkdir(parents=True)
     (home / "config" / "regions.toml").write_text(
         REGIONS.format(name=REGION, title="East", redis=first_redis, store=store), encoding="utf-8"
@@ -233,17 +258,23 @@ def shop_world(home: Path) -> Iterator[ShopWorld]:
         services.redis_server(settings, "shop", f"redis://127.0.0.1:{first_redis}/0"),
         services.object_store(settings, store, ["tandem"]),
         edge,
+        selling,
     )
+    started: list[services.Server] = []
     try:
         world.redis.start()
         world.objects.start()
         world.store.ensure_bucket()
         world.publish(REGION)
-        world.store.put_shop(shop_config(world.regions, segments_file.load(None), {REGION: world.edge_url}))
+        config = shop_config(world.regions, segments_file.load(None), {REGION: world.edge_url}, world.orders)
+        world.store.put_shop(config)
+        if selling:
+            started += world.start_selling()
         world.restock()
         world.start_edge()
         yield world
     finally:
         world.stop_edge()
+        services.stop(started, print)
         world.objects.stop()
         world.redis.stop()
