@@ -29,12 +29,13 @@ http {{
 """
 
 
-def configured(folder: Path, edge_port: int, port: int, *, limits: bool) -> Path:
+def configured(folder: Path, edge_port: int, port: int, *, limits: bool, orders_port: int = 8081) -> Path:
     """A whole configuration with the documented one inside; only ports change, and limits of one address where all
     load comes from one.
     """
     site = SITE.read_text(encoding="utf-8")
     site = site.replace("127.0.0.1:8080", f"127.0.0.1:{edge_port}").replace("listen 80;", f"listen 127.0.0.1:{port};")
+    site = site.replace("127.0.0.1:8081", f"127.0.0.1:{orders_port}")
     if not limits:
         site = re.sub(r"^\s*limit_(req|conn) .*$", "", site, flags=re.MULTILINE)
     (folder / "site.conf").write_text(site, encoding="utf-8")
@@ -45,7 +46,12 @@ def configured(folder: Path, edge_port: int, port: int, *, limits: bool) -> Path
 
 @contextmanager
 def up(
-    folder: Path, edge_port: int, *, limits: bool = True, start_as: Callable[[], None] | None = None
+    folder: Path,
+    edge_port: int,
+    *,
+    limits: bool = True,
+    start_as: Callable[[], None] | None = None,
+    orders_port: int = 8081,
 ) -> Iterator[int]:
     """The gateway's port while the body runs. Raises RuntimeError where nginx is not installed or does not start."""
     binary = shutil.which("nginx")
@@ -54,7 +60,7 @@ def up(
     (port,) = services.free_ports(1)
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    configuration = configured(folder, edge_port, port, limits=limits)
+    configuration = configured(folder, edge_port, port, limits=limits, orders_port=orders_port)
     command = [binary, "-p", str(folder), "-c", str(configuration), "-g", "daemon off;"]
     process = subprocess.Popen(command, preexec_fn=start_as, stderr=subprocess.DEVNULL)
     try:
