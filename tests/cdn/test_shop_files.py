@@ -60,4 +60,4 @@ def test_titles_never_become_markup() -> None:
 
 def test_the_page_is_small() -> None:
     code = sum(path.stat().st_size for path in FILES if path.suffix != ".svg")
-    assert code < 70_000, f"{code} bytes before compression"
+    assert code < 76_000, f"{code} bytes before compression"
