@@ -37,6 +37,7 @@ MEANINGS = {
     403: "The key is for something else",
     404: "No such region, bundle or product name",
     408: "The body did not come in time",
+    409: "It can't be done as things are: sold out, a quote that does not hold, more back than was bought; see `type`",
     413: "The body is too long",
     422: "A field is wrong; `errors` names it",
     429: "Too many requests of this client or address; see Retry-After",
@@ -49,6 +50,7 @@ EXAMPLES = {
     403: problems.Problem(403, "this key is not for deltas; its scopes are read", kind="scope"),
     404: problems.wrong("region", "no region 'atlantis' is served here; served are east, west", 404),
     408: problems.Problem(408, "the body did not come within 10 seconds; send it again", kind="slow"),
+    409: problems.Problem(409, "sold out: 1029743: 0 left, 1 wanted", kind="sold-out"),
     413: problems.wrong("body", "is longer than 1048576 bytes; send it in parts", 413),
     422: problems.wrong("limit", "Input should be less than or equal to 50"),
     429: problems.Problem(429, "too many requests; wait 2 s", kind="rate"),
@@ -130,13 +132,13 @@ def _complete(operation: dict[str, Any], scope: str | None) -> None:
         responses["408"] = problem(408)
 
 
-def install(app: FastAPI) -> None:
-    """Make `/openapi.json` hold the shapes that the routes refer to."""
+def install(app: FastAPI, types: tuple[Any, ...] = _TYPES) -> None:
+    """Make `/openapi.json` hold the shapes that the routes refer to: `types`, with what is in them."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            _, components = msgspec.json.schema_components(_TYPES, ref_template=_REFERENCE)
+            _, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
             schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schemas.update(components)
             made["components"]["securitySchemes"] = SECURITY

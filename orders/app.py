@@ -11,15 +11,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_service import problems
+from edge_service import openapi, problems
 from edge_service.replies import Reply, headers_of
+from orders import openapi as document
 from orders import routes
 from orders.desk import AWAY, Desk
-from orders.routes import KEY, Shared, needs
+from orders.openapi import KEY
+from orders.routes import Shared, needs
 from tandem.regions import Region
 from tandem.settings import Settings
 
-operate = APIRouter()
+operate = APIRouter(include_in_schema=False)
 
 
 def create_app(settings: Settings, regions: Sequence[Region], *, clock: Callable[[], float] = time.time) -> Counted:
@@ -33,12 +35,12 @@ def create_app(settings: Settings, regions: Sequence[Region], *, clock: Callable
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
     )
     app.state.desk = desk
     app.include_router(routes.router)
     app.include_router(operate)
     problems.install(app)
+    openapi.install(app, document.TYPES)
     for kind in AWAY:
         app.add_exception_handler(kind, _away)
     cors = CORSMiddleware(

@@ -10,12 +10,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from edge_service.openapi import answered, problem
 from edge_service.problems import wrong
 from edge_service.questions import MAX_SKUS, decode, split
 from orders import basket, checkout, goods, reservations, returns
 from orders.database import Session
 from orders.desk import Desk
 from orders.once import Asked, encode, once
+from orders.openapi import KEY, LONGEST_KEY, asked_once
 from orders.questions import (
     CheckoutQuestion,
     OrderAnswer,
@@ -29,8 +31,7 @@ from orders.questions import (
 from tandem.clients import Scope
 from tandem.regions import Region
 
-KEY = "idempotency-key"
-LONGEST_KEY = 255
+TAKEN = {"quotes": ["WyJrMSIs….LLYE…"]}
 router = APIRouter(prefix="/v1/{region}")
 
 
@@ -48,6 +49,7 @@ def needs(scope: Scope) -> Any:
     async def checked(request: Request) -> None:
         _desk(request).keyring.check(request.scope, scope)
 
+    checked.needs = scope  # type: ignore[attr-defined]  # the OpenAPI document tells it
     return Depends(checked)
 
 
@@ -55,7 +57,15 @@ Shared = Annotated[Desk, Depends(_desk)]
 Served = Annotated[Region, Depends(_region)]
 
 
-@router.post("/checkout", dependencies=[needs("checkout")], response_class=Response, status_code=201)
+@router.post(
+    "/checkout",
+    dependencies=[needs("checkout")],
+    summary="Buy what quotes offer",
+    responses=answered(OrderAnswer, 400, 404, 409, 413, 422, 503, status=201),
+    openapi_extra=asked_once(CheckoutQuestion, TAKEN),
+    response_class=Response,
+    status_code=201,
+)
 async def post_checkout(desk: Shared, region: Served, request: Request) -> Response:
     """Buy what quotes offer. The same Idempotency-Key with the same body gives the same order, however often."""
     asked = await _asked(desk, request)
@@ -69,7 +79,15 @@ async def post_checkout(desk: Shared, region: Served, request: Request) -> Respo
     return _json(await once(desk.pool, asked, do), 201)
 
 
-@router.post("/reservations", dependencies=[needs("checkout")], response_class=Response, status_code=201)
+@router.post(
+    "/reservations",
+    dependencies=[needs("checkout")],
+    summary="Hold what quotes offer for a while",
+    responses=answered(ReservationAnswer, 400, 404, 409, 413, 422, 503, status=201),
+    openapi_extra=asked_once(ReserveQuestion, TAKEN),
+    response_class=Response,
+    status_code=201,
+)
 async def post_reservation(desk: Shared, region: Served, request: Request) -> Response:
     """Hold what quotes offer for a while, for a shopper who pays elsewhere."""
     asked = await _asked(desk, request)
@@ -84,7 +102,14 @@ async def post_reservation(desk: Shared, region: Served, request: Request) -> Re
     return _json(await once(desk.pool, asked, do), 201)
 
 
-@router.delete("/reservations/{reservation_id}", dependencies=[needs("checkout")], status_code=204)
+@router.delete(
+    "/reservations/{reservation_id}",
+    dependencies=[needs("checkout")],
+    summary="Let held goods go",
+    responses={each: problem(each) for each in (404, 409, 422, 503)},
+    response_class=Response,
+    status_code=204,
+)
 async def delete_reservation(desk: Shared, region: Served, reservation_id: UUID) -> Response:
     """Let held goods go."""
     async with desk.pool.connection() as session, session.transaction():
@@ -92,16 +117,30 @@ async def delete_reservation(desk: Shared, region: Served, reservation_id: UUID)
     return Response(status_code=204)
 
 
-@router.get("/orders/{order_id}", dependencies=[needs("orders")], response_class=Response)
+@router.get(
+    "/orders/{order_id}",
+    dependencies=[needs("orders")],
+    summary="An order, and what came back of it",
+    responses=answered(OrderAnswer, 404, 422, 503),
+    response_class=Response,
+)
 async def get_order(desk: Shared, region: Served, order_id: UUID) -> Response:
     """An order, and what came back of it."""
     async with desk.pool.connection() as session:
         return _json(encode(await returns.find(session, region.name, order_id)))
 
 
-@router.post("/orders/{order_id}/returns", dependencies=[needs("orders")], response_class=Response, status_code=201)
+@router.post(
+    "/orders/{order_id}/returns",
+    dependencies=[needs("orders")],
+    summary="Take units back, and say what is paid back",
+    responses=answered(ReturnAnswer, 400, 404, 409, 413, 422, 503, status=201),
+    openapi_extra=asked_once(ReturnQuestion, {"lines": [{"line": 1, "quantity": 1}]}),
+    response_class=Response,
+    status_code=201,
+)
 async def post_return(desk: Shared, region: Served, order_id: UUID, request: Request) -> Response:
-    """Take units back, and say what is paid back. Needs an Idempotency-Key."""
+    """Take units back, and say what is paid back."""
     asked = await _asked(desk, request)
     question = decode(asked.body, ReturnQuestion)
 
@@ -111,9 +150,16 @@ async def post_return(desk: Shared, region: Served, order_id: UUID, request: Req
     return _json(await once(desk.pool, asked, do), 201)
 
 
-@router.post("/stock", dependencies=[needs("deltas")], response_class=Response)
+@router.post(
+    "/stock",
+    dependencies=[needs("deltas")],
+    summary="Goods that came or went without an order",
+    responses=answered(StockAnswer, 400, 404, 409, 413, 422, 503),
+    openapi_extra=asked_once(StockQuestion, {"movements": [{"sku": "1029743", "change": 50}]}),
+    response_class=Response,
+)
 async def post_stock(desk: Shared, region: Served, request: Request) -> Response:
-    """Goods that came or went without an order. Needs an Idempotency-Key."""
+    """Goods that came or went without an order."""
     asked = await _asked(desk, request)
     question = decode(asked.body, StockQuestion)
 
@@ -123,7 +169,13 @@ async def post_stock(desk: Shared, region: Served, request: Request) -> Response
     return _json(await once(desk.pool, asked, do))
 
 
-@router.get("/stock", dependencies=[needs("deltas")], response_class=Response)
+@router.get(
+    "/stock",
+    dependencies=[needs("deltas")],
+    summary="Stock as it is now",
+    responses=answered(StockAnswer, 404, 422, 503),
+    response_class=Response,
+)
 async def get_stock(desk: Shared, region: Served, skus: Annotated[list[str], Query(min_length=1)]) -> Response:
     """Stock as it is now; products that were never stocked are left out."""
     named = split(skus)
@@ -137,7 +189,7 @@ async def _asked(desk: Desk, request: Request) -> Asked:
     """The body, with the key that tells whether it came before. Raises a 400 problem without a key."""
     key = request.headers.get(KEY, "").strip()
     if not 1 <= len(key) <= LONGEST_KEY:
-        raise wrong("Idempotency-Key", f"a header of 1 to {LONGEST_KEY} characters is needed, such as a UUID", 400)
+        raise wrong(KEY, f"a header of 1 to {LONGEST_KEY} characters is needed, such as a UUID", 400)
     return Asked(request.url.path, key, await desk.bodies.read(request.scope, request.receive))
 
 

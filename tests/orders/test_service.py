@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import jsonschema
 import pytest
 
 from benchmarks import _gateway
@@ -61,6 +64,41 @@ async def test_a_browser_of_another_origin_may_buy(shop: Shop) -> None:
     }
     answer = await shop.client.options("/v1/east/checkout", headers=asked)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+
+
+PROBLEMS = {"401", "403", "404", "422", "429", "503"}
+ONCE = {"400", "408", "409", "413", *PROBLEMS}
+
+
+async def test_the_openapi_document_names_every_route_with_its_answers_and_problems(shop: Shop) -> None:
+    document = (await shop.client.get("/openapi.json")).json()
+    found = {
+        f"{method} {path.removeprefix('/v1/{region}')}": set(told["responses"])
+        for path, routes in document["paths"].items()
+        for method, told in routes.items()
+    }
+    assert found == {
+        "post /checkout": {"201", *ONCE},
+        "post /reservations": {"201", *ONCE},
+        "delete /reservations/{reservation_id}": {"204", "409", *PROBLEMS},
+        "get /orders/{order_id}": {"200", *PROBLEMS},
+        "post /orders/{order_id}/returns": {"201", *ONCE},
+        "post /stock": {"200", *ONCE},
+        "get /stock": {"200", *PROBLEMS},
+    }
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named <= document["components"]["schemas"].keys()
+    for path in ("checkout", "stock"):
+        parameters = document["paths"][f"/v1/{{region}}/{path}"]["post"]["parameters"]
+        (key,) = [each for each in parameters if each["in"] == "header"]
+        assert (key["name"], key["required"]) == ("Idempotency-Key", True)
+
+
+async def test_an_order_is_as_the_document_says(shop: Shop) -> None:
+    document = (await shop.client.get("/openapi.json")).json()
+    answer = (await shop.buy(quote(*TEA_AND_CUPS))).json()
+    schema = {"$ref": "#/components/schemas/OrderAnswer", "components": document["components"]}
+    jsonschema.validate(answer, schema)
 
 
 async def test_where_checkout_is_not_open_it_needs_a_key(dsn: str, tmp_path: Path) -> None:
