@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
+
+from psycopg import AsyncCursor
 
 from edge_service.problems import Problem
 from orders import basket as baskets
@@ -57,10 +59,13 @@ async def place(
     held = await stock.lock(session, region, {*needed, *mine})
     _enough(needed, held, mine)
     changes = {sku: Change(-needed[sku], -mine.get(sku, 0)) for sku in {*needed, *mine}}
-    await stock.change(session, region, changes)
+    left = await stock.apply(session, region, changes)
     order = _answer(region, basket)
-    await _write(session, order, basket, buyer)
-    await outbox.put(session, [_placed(order, basket, buyer)])
+    async with session.pipeline():  # one way to the server and back: others wait for these rows
+        used = await _write(session, order, basket, buyer)
+        await outbox.put(session, [*stock.changed(region, left), _placed(order, basket, buyer)])
+    if used.rowcount < len(basket.once):
+        raise await _used_before(session, order, basket)
     return order
 
 
@@ -94,16 +99,14 @@ def _answer(region: str, basket: Basket) -> OrderAnswer:
     )
 
 
-async def _write(session: Session, order: OrderAnswer, basket: Basket, buyer: Buyer) -> None:
+async def _write(session: Session, order: OrderAnswer, basket: Basket, buyer: Buyer) -> AsyncCursor[Any]:
+    """Order, lines and used quotes; gives the last of them, which wrote less where a quote was used before."""
     facts = [order.order_id, order.region, order.currency, order.total]
     await session.execute(_ORDER, [*facts, *buyer, order.placed_at])
     columns = [list(column) for column in zip(*basket.lines, strict=True)]
     await session.execute(_LINES, [order.order_id, order.region, *columns])
-    if basket.once:
-        nonces, expiries = ([*column] for column in zip(*basket.once, strict=True))
-        used = await session.execute(_USED, [order.order_id, nonces, expiries])
-        if used.rowcount < len(basket.once):
-            raise await _used_before(session, order, basket)
+    nonces, expiries = [nonce for nonce, _ in basket.once], [expires_at for _, expires_at in basket.once]
+    return await session.execute(_USED, [order.order_id, nonces, expiries])
 
 
 async def _used_before(session: Session, order: OrderAnswer, basket: Basket) -> Problem:

@@ -81,8 +81,9 @@ def tell(dsn: str, regions: Sequence[str]) -> int:
     with connect(dsn) as connection:
         found = connection.execute(_ALL, [list(regions)]).fetchall()
         for start in range(0, len(found), TOLD_AT_ONCE):
-            part = [stock.changed(region, Left(*left)) for region, *left in found[start : start + TOLD_AT_ONCE]]
-            connection.execute(outbox.PUT, outbox.columns(part))
+            part = found[start : start + TOLD_AT_ONCE]
+            told = [each for region, *left in part for each in stock.changed(region, [Left(*left)])]
+            connection.execute(outbox.PUT, outbox.columns(told))
     return len(found)
 
 

@@ -70,17 +70,25 @@ async def lock(session: Session, region: str, skus: Iterable[str]) -> dict[str, 
 
 async def change(session: Session, region: str, changes: Mapping[str, Change]) -> list[Left]:
     """Change locked stock, and have it told."""
-    skus = sorted(changes)
-    columns = [skus, [changes[sku].on_hand for sku in skus], [changes[sku].reserved for sku in skus]]
-    found = await session.execute(_CHANGE, [*columns, region])
-    left = [Left(*row) for row in await found.fetchall()]
-    await outbox.put(session, [changed(region, each) for each in left])
+    left = await apply(session, region, changes)
+    await outbox.put(session, changed(region, left))
     return left
 
 
-def changed(region: str, left: Left) -> StockChanged:
-    """What is told of a change."""
-    return StockChanged(region=region, sku=left.sku, stock=left.available, sequence=left.sequence, at=left.at)
+async def apply(session: Session, region: str, changes: Mapping[str, Change]) -> list[Left]:
+    """Change locked stock; it is for the caller to have it told."""
+    skus = sorted(changes)
+    columns = [skus, [changes[sku].on_hand for sku in skus], [changes[sku].reserved for sku in skus]]
+    found = await session.execute(_CHANGE, [*columns, region])
+    return [Left(*row) for row in await found.fetchall()]
+
+
+def changed(region: str, left: Iterable[Left]) -> list[StockChanged]:
+    """What is told of changes."""
+    return [
+        StockChanged(region=region, sku=each.sku, stock=each.available, sequence=each.sequence, at=each.at)
+        for each in left
+    ]
 
 
 async def add(session: Session, region: str, skus: Iterable[str]) -> None:

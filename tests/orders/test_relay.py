@@ -73,7 +73,7 @@ def write(dsn: str, transactions: int, writers: int = 1, pause_seconds: float = 
 def _sell(connection: psycopg.Connection[Any], skus: Sequence[str]) -> None:
     connection.execute(stock._LOCK, ["east", sorted(skus)])
     sold = connection.execute(stock._CHANGE, [sorted(skus), [-1, -1], [0, 0], "east"]).fetchall()
-    connection.execute(outbox.PUT, outbox.columns([stock.changed("east", Left(*row)) for row in sold]))
+    connection.execute(outbox.PUT, outbox.columns(stock.changed("east", [Left(*row) for row in sold])))
 
 
 def of_postgres(dsn: str) -> dict[str, tuple[int, int]]:
@@ -167,7 +167,7 @@ def test_what_was_not_taken_is_told_anew(full: str) -> None:
 def test_a_region_that_is_away_holds_up_no_other(full: str) -> None:
     stocked(full, "west", tea=5)
     with connect(full) as connection:
-        connection.execute(outbox.PUT, outbox.columns([stock.changed("west", Left("tea", 5, 1, _now(connection)))]))
+        connection.execute(outbox.PUT, outbox.columns(stock.changed("west", [Left("tea", 5, 1, _now(connection))])))
     write(full, 10)
 
     class EastIsAway(Collected):
