@@ -23,6 +23,7 @@ BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
             "stock_limit_seconds",
             "price_limit_seconds",
             "shuffle_partitions",
+            "live_seconds",
             "kafka_replication",
             "rewind_hours",
             "orders_connections",
@@ -156,6 +157,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long goods are held for a shopper who pays elsewhere."""
     outbox_days: int = 7
     """How long what was told stays in the outbox, and an idempotency key is known."""
+    live_seconds: int = 5
+    """How often `tandem live` takes in what has come."""
     canary_seconds: float = 300.0
     """How long a release's health is read in its first region before the others get it."""
 

@@ -213,7 +213,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The one Spark session of the run."""
     from spark_jobs import session
 
-    held = Settings(home=tmp_path_factory.mktemp("spark"))
+    held = session.with_streams(Settings(home=tmp_path_factory.mktemp("spark")))
     session.fetch(held)
     found = session.create(held, "tests")
     yield found

@@ -123,14 +123,14 @@ def _merge(settings: Settings, table: str, rows: pa.Table, key: Sequence[str]) -
     return merger.when_not_matched_insert_all()
 
 
-MOST_FILES = 8
-"""In a partition that nothing more comes to; more are made one."""
+MOST_FILES, MOST_OPEN_FILES = 8, 200
+"""In a partition that little more comes to, and in one that much still comes to; more are made one."""
 
 
 def compact(settings: Settings, table: str, finished: str) -> int:
-    """Make few files of the many that streaming left in partitions before `finished`; gives how many went.
+    """Make few files of the many that streaming left; gives how many went.
 
-    `finished` is a value of the table's last partition column, such as today's date.
+    Partitions before `finished`, a value of the table's last partition column such as today's date, are over.
     """
     opened = lake.open_table(settings, table)
     went = 0
@@ -148,5 +148,5 @@ def _crowded(opened: DeltaTable, partitions: Sequence[str], finished: str) -> li
     return [
         dict(zip(partitions, values, strict=True))
         for values, count in sorted(files.items())
-        if count > MOST_FILES and values[-1] < finished
+        if count > (MOST_FILES if values[-1] < finished else MOST_OPEN_FILES)
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from tandem.errors import InputError
@@ -149,6 +149,20 @@ def replace(
 def append(settings: Settings, table: Table, rows: pa.Table | pa.RecordBatchReader) -> None:
     """Add `rows` in one commit."""
     write_deltalake(open_table(settings, table.name), rows, mode="append", commit_properties=_by("append"))
+
+
+def append_once(settings: Settings, table: Table, rows: pa.Table, writer: str, number: int) -> bool:
+    """`append` that which `writer` numbers so, unless this or a later number of it was appended; gives whether it was.
+
+    Rows and number are one commit: a writer that is killed and does its last work again doubles nothing.
+    """
+    opened = open_table(settings, table.name)
+    held = opened.transaction_version(writer)
+    if held is not None and held >= number:
+        return False
+    told = CommitProperties(custom_metadata={"tandem": "append"}, app_transactions=[Transaction(writer, number)])
+    write_deltalake(opened, rows, mode="append", commit_properties=told)
+    return True
 
 
 def versions(settings: Settings, names: Iterable[str] = INPUTS) -> dict[str, int]:
