@@ -67,20 +67,25 @@ def _reason(query: StreamingQuery) -> str:
 
 
 def candidates(spark: SparkSession, settings: Settings, say: Say, *, once: bool = False) -> StreamingQuery:
-    """Follow the lake's events, from now on where there is no checkpoint, and make candidates of them."""
-    writer = _events(spark, settings).writeStream.queryName(NAME)
+    """Follow the lake's events and make candidates of them; `once`: of those there now, and end.
+
+    Without a checkpoint it begins with what comes from now on: the window is read whole in any case.
+    """
+    writer = _events(spark, settings, from_now=not once).writeStream.queryName(NAME)
     writer = writer.option("checkpointLocation", checkpoint(settings, NAME))
     trigger: Any = {"availableNow": True} if once else {"processingTime": f"{settings.live_seconds} seconds"}
     return writer.trigger(**trigger).foreachBatch(partial(_batch, settings, say)).start()
 
 
-def _events(spark: SparkSession, settings: Settings) -> DataFrame:
+def _events(spark: SparkSession, settings: Settings, *, from_now: bool) -> DataFrame:
     """Region and time of each new row; what imports rewrite and what is only put together anew is passed over."""
-    return reduce(DataFrame.unionAll, [_appended(spark, settings, table) for table in trending.TABLES])
+    return reduce(DataFrame.unionAll, [_appended(spark, settings, table, from_now) for table in trending.TABLES])
 
 
-def _appended(spark: SparkSession, settings: Settings, table: str) -> DataFrame:
-    reader = spark.readStream.format("delta").option("startingVersion", "latest").option("skipChangeCommits", "true")
+def _appended(spark: SparkSession, settings: Settings, table: str, from_now: bool) -> DataFrame:
+    reader = spark.readStream.format("delta").option("skipChangeCommits", "true")
+    if from_now:
+        reader = reader.option("startingVersion", "latest")
     at = "ordered_at" if table == "sales_lines" else "at"
     return reader.load(delta.uri(settings, table)).select("region", F.col(at).alias("at"))
 

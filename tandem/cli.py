@@ -90,6 +90,15 @@ def import_csv(
     import_files.run(settings, given, mapping, click.echo, regions_from_data=regions_from_data)
 
 
+@import_.command("postgres")
+@click.pass_obj
+def import_postgres(settings: settings_file.Settings) -> None:
+    """Orders and returns of the orders' PostgreSQL that the lake lacks (such as those from before there was Kafka)."""
+    from spark_jobs import history
+
+    history.run(settings, click.echo)
+
+
 @main.command()
 @click.option("--markdown", is_flag=True, help="The page docs/tables.md.")
 @click.pass_obj
@@ -356,6 +365,16 @@ def events(settings: settings_file.Settings) -> None:
     from spark_jobs import events
 
     events.collect_all(settings, click.echo)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Take in what is there now, then end.")
+@click.pass_obj
+def live(settings: settings_file.Settings, *, once: bool) -> None:
+    """Between builds: orders and events from Kafka into the lake, and what takes off from there to the edges."""
+    from spark_jobs import live
+
+    live.run(settings, click.echo, once=once)
 
 
 @main.command()

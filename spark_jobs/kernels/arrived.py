@@ -64,7 +64,8 @@ def _placed(order: OrderPlaced, region: Region) -> Iterator[Row]:
 def _returned(back: OrderReturned, region: Region) -> Iterator[Row]:
     name = RETURN.format(order=back.order_id, id=back.return_id)
     receipt = _receipt(back.region, name, back.at, None, region.currency)
-    for number, line in enumerate(back.lines, 1):
+    in_any_order = sorted(back.lines, key=lambda line: (line.sku, line.quantity, line.refunded))
+    for number, line in enumerate(in_any_order, 1):
         amounts = _amounts(line.quantity, line.refunded, -1)
         yield Row("sales_lines", {**receipt, "line": number, "sku": line.sku, **amounts, "list_price_cents": None})
 
