@@ -11,11 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from edge_service.region_store import RegionStore
 from spark_jobs.kernels import arrived
-from streams.messages import Activity, Exposure
+from streams.messages import of_edge
 from tandem import regions as regions_file
 from tandem.errors import Unavailable
 from tandem.regions import Region
@@ -51,8 +49,5 @@ def collect(settings: Settings, region: Region) -> int:
 
 
 def _rows(told: dict[str, Any], region: Region) -> list[arrived.Row]:
-    """The edge has left out what consent does not cover, and keeps no consents: here they are taken as given."""
-    shape = Exposure if told["kind"] == "exposure" else Activity
-    willing = {"consents": region.consent_purposes, "region": region.name}
-    message = msgspec.convert(told | willing, shape, strict=False)
+    message = of_edge(told, region.name, region.consent_purposes)
     return arrived.rows(message, {region.name: region}, datetime.now(UTC))

@@ -231,3 +231,12 @@ def unknown(value: bytes, shape: type[Message]) -> dict[str, Any]:
 def passed_on(message: Message, value: bytes) -> bytes:
     """`message`, which was read from `value` and perhaps changed, with all fields that are not known here."""
     return encode({**unknown(value, type(message)), **msgspec.to_builtins(message)})
+
+
+def of_edge(told: Mapping[str, Any], region: str, willing: Iterable[str]) -> Activity | Exposure:
+    """An event as an edge keeps it in its region's Redis, without what consent does not cover and without consents.
+
+    `willing` are the purposes that the region asks for. Raises msgspec.ValidationError for anything else.
+    """
+    shape: type[Activity | Exposure] = Exposure if told["kind"] == "exposure" else Activity
+    return msgspec.convert({**told, "region": region, "consents": list(willing)}, shape, strict=False)

@@ -359,9 +359,15 @@ def rebuild(settings: settings_file.Settings, region: str) -> None:
 
 
 @main.command()
+@click.option("--follow", is_flag=True, help="With Kafka: again and again, until TERM or Ctrl-C.")
 @click.pass_obj
-def events(settings: settings_file.Settings) -> None:
-    """Bring what shoppers saw and did from every region's Redis into the lake."""
+def events(settings: settings_file.Settings, *, follow: bool) -> None:
+    """Bring what shoppers saw and did from the regions' Redis into the lake; to Kafka where TANDEM_KAFKA is set."""
+    if settings.kafka:
+        from streams import edge_events
+
+        edge_events.run(settings, click.echo, _stopped_by_signals() if follow else None)
+        return
     from spark_jobs import events
 
     events.collect_all(settings, click.echo)
