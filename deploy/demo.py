@@ -20,7 +20,7 @@ from functools import cached_property
 
 import msgspec
 
-from deploy import airflow, asking, buying, orders, processes, questions, services
+from deploy import airflow, asking, buying, live, orders, processes, questions, services
 from deploy.feed import PRODUCTS, Feed
 from tandem import regions as regions_file
 from tandem import settings as settings_file
@@ -74,6 +74,9 @@ class Demo:
             self._sell()
         with self._timed("Live feed: stock goes down with sales and up with deliveries"):
             popular = self._feed()
+        if self.settings.kafka:
+            with self._timed("Streams: orders and events into the lake, and what takes off to the edges"):
+                self._follow()
         self._say(f"up after {time.monotonic() - start:.0f} s")
         return popular
 
@@ -84,6 +87,8 @@ class Demo:
             anchors = popular.get(region.name, [])[:ANCHORS_ASKED]
             best = questions.check(self.settings, region, anchors, self._say)
             buying.check(self.settings, region, best, self._say)
+            if self.settings.kafka:
+                live.check(self.settings, region, anchors, self._say)
 
     def links(self) -> None:
         edge, shop = self.settings.local_edge, self.regions.region[0].object_store.public_url
@@ -187,6 +192,11 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
         self._stack.callback(stop.set)
         return popular
 
+    def _follow(self) -> None:
+        self._run(["python", "-m", "spark_jobs.session", "--fetch", "--streams"], "stream-packages")
+        started = services.start_all(self.settings, live.servers(self.settings), self._detail)
+        self._stack.callback(services.stop, started, self._say)
+
     def _run(self, command: list[str], name: str) -> None:
         log = services.run_folder(self.settings) / f"{name}.log"
         first = services.binary(command[0])
@@ -198,7 +208,7 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
     @contextlib.contextmanager
     def _timed(self, title: str) -> Iterator[None]:
         self._step += 1
-        self._say(f"{self._step}/{STEPS} {title}")
+        self._say(f"{self._step}/{STEPS + bool(self.settings.kafka)} {title}")
         start = time.monotonic()
         yield
         self._detail(f"{time.monotonic() - start:.1f} s")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -47,12 +47,12 @@ def run(settings: Settings, say: Say, *, once: bool = False) -> None:
         for start in starts:
             start().awaitTermination()
         return
-    say(f"live: {'Kafka at ' + held.kafka if held.kafka else 'no Kafka'}; lake {held.lake_root}")
-    _keep_on(starts, say)
-
-
-def _keep_on(starts: list[Callable[[], StreamingQuery]], say: Say) -> None:
     running = [start() for start in starts]
+    say(f"live: {'Kafka at ' + held.kafka if held.kafka else 'no Kafka'}; lake {held.lake_root}")
+    _keep_on(running, starts, say)
+
+
+def _keep_on(running: list[StreamingQuery], starts: list[Callable[[], StreamingQuery]], say: Say) -> NoReturn:
     while True:
         time.sleep(RESTART_SECONDS)
         for place, query in enumerate(running):

@@ -305,12 +305,13 @@ def _given(settings: Settings) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fetch", action="store_true", help="get Spark's packages once")
+    parser.add_argument("--streams", action="store_true", help="with --fetch: also what reads Kafka and PostgreSQL")
     parser.add_argument("--defaults", type=Path, metavar="FILE", help="write spark-defaults.conf")
     parser.add_argument("--serve", type=int, metavar="PORT", help="be a Spark Connect server until stopped")
     options = parser.parse_args()
     settings = settings_file.from_environment()
     if options.fetch:
-        fetch(settings)
+        fetch(with_streams(settings) if options.streams else settings)
     if options.defaults:
         write_defaults(settings, options.defaults)
     if options.serve:
