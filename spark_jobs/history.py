@@ -20,7 +20,7 @@ from streams.messages import Message, OrderPlaced, OrderReturned
 from streams.topics import ORDERS
 from tandem.errors import ConfigError, Unavailable
 from tandem.settings import Settings
-from warehouse import lake
+from warehouse import derived, lake
 
 SLICE = 10_000
 """Orders that one connection reads at once."""
@@ -80,6 +80,7 @@ def bring(spark: SparkSession, settings: Settings, say: Say) -> None:
         done = [into_lake.take(settings, part) for part in _parts(spark, settings, kept)]
         total = Taken(*(sum(column) for column in zip(*done, strict=True))) if done else Taken(0, 0, 0)
         say(f"{kept.table}: {total}")
+    derived.from_sales(settings, say)
 
 
 def _parts(spark: SparkSession, settings: Settings, kept: Kept) -> Iterator[DataFrame]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from tandem import regions as regions_file
 from tandem.errors import ConfigError
 from tandem.regions import Region
 from tandem.settings import Settings
-from warehouse import arrivals
+from warehouse import arrivals, derived
 
 NAME = "into-lake"
 TOPICS = (ORDERS, ACTIVITY, EXPOSURES)
@@ -95,19 +95,33 @@ def checkpoint(settings: Settings, name: str) -> str:
 
 def start(stream: DataFrame, settings: Settings, say: Say, *, once: bool = False) -> StreamingQuery:
     """Take `stream` (columns of MESSAGE) in from now on; `once`: what is there now, and end."""
-    take = partial(_batch, settings, say)
+    take = partial(_batch, settings, say, _Housekeeping(settings, say))
     writer = stream.writeStream.queryName(NAME).option("checkpointLocation", checkpoint(settings, NAME))
     trigger = {"availableNow": True} if once else {"processingTime": f"{settings.live_seconds} seconds"}
     return writer.trigger(**trigger).foreachBatch(take).start()
 
 
-def _batch(settings: Settings, say: Say, batch: DataFrame, number: int) -> None:
+class _Housekeeping:
+    """What is done between batches: files made few, and once a day what sales tell of products and prices."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings, self._say = settings, say
+        self._day: date | None = None
+
+    def after(self, number: int, now: datetime) -> None:
+        if now.date() != self._day:
+            self._day = now.date()
+            derived.from_sales(self._settings, self._say)
+        if number % COMPACT_EVERY == 0 and (went := compact(self._settings, now)):
+            self._say(f"{NAME}: {went:,} small files made few")
+
+
+def _batch(settings: Settings, say: Say, keeping: _Housekeeping, batch: DataFrame, number: int) -> None:
     start = time.monotonic()
     done = take(settings, batch)
     if done.messages:
         say(f"{NAME}: batch {number}: {done}, {time.monotonic() - start:.1f} s")
-    if number % COMPACT_EVERY == 0 and (went := compact(settings, datetime.now(UTC))):
-        say(f"{NAME}: {went:,} small files made few")
+    keeping.after(number, datetime.now(UTC))
 
 
 def take(settings: Settings, batch: DataFrame) -> Taken:

@@ -17,15 +17,20 @@ from warehouse.views import connect, first
 SOURCE = "derived from sales_lines"
 
 
-def complete(connection: Any, settings: Settings, given: Set[Kind], say: Say) -> None:
+def complete(settings: Settings, given: Set[Kind], say: Say) -> None:
     """Add what is missing, and say what was derived and what stays unknown. What was brought is never changed."""
-    with connect(settings, ["sales_lines", "products", "prices"]) as lake_view:
-        _products(lake_view, settings, say)
-        _prices(lake_view, settings, say)
+    from_sales(settings, say)
     if not lake.open_table(settings, STOCK.name).count():
         say("stock: none brought, so nothing can be offered until it is known: import --stock FILE or post deltas")
     if "customers" not in given:
         say("customers: none brought now; segments rest on behaviour and on what was brought before")
+
+
+def from_sales(settings: Settings, say: Say) -> None:
+    """Add products and prices that sales tell of and nobody brought."""
+    with connect(settings, ["sales_lines", "products", "prices"]) as lake_view:
+        _products(lake_view, settings, say)
+        _prices(lake_view, settings, say)
 
 
 def _products(connection: Any, settings: Settings, say: Say) -> None:

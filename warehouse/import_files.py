@@ -42,7 +42,7 @@ def run(
         lake.create(settings)
         for raw in raws:
             _write(connection, settings, raw, say)
-        derived.complete(connection, settings, set(given), say)
+        derived.complete(settings, set(given), say)
 
 
 def _has_orders(settings: Settings) -> bool:
