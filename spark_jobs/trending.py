@@ -27,7 +27,7 @@ from tandem.regions import Region
 from tandem.rules import Rules
 from tandem.segments import ALL
 from tandem.settings import Settings
-from warehouse import lake
+from warehouse import arrivals, lake
 
 SESSION, CUSTOMER = 0, 1
 """Kinds of names of shoppers; an order of nobody counts as a customer of its own."""
@@ -141,9 +141,7 @@ def _willing(known: Sources, sales: pa.Table, region: Region) -> pa.Table:
     """Without the orders of customers who did not consent to every purpose that the region asks for."""
     if not region.consent_purposes:
         return sales
-    asked = pc.field("customer_id").isin(pc.unique(sales["customer_id"]))
-    customers = lake.open_table(known.settings, "customers").to_pyarrow_dataset()
-    rows = customers.to_table(columns=["customer_id", "consents"], filter=asked).to_pylist()
+    rows = arrivals.customers(known.settings, pc.unique(sales["customer_id"].drop_null()).to_pylist())
     purposes = set(region.consent_purposes)
     willing = pa.array([row["customer_id"] for row in rows if purposes <= set(row["consents"])], pa.string())
     own = pc.is_in(sales["customer_id"], willing)

@@ -91,7 +91,7 @@ def tell_customers(settings: Settings, rows: Rows, source: str, since: str) -> i
     if newest:
         declared = TABLES["customers"]
         found = pa.Table.from_pylist(list(newest.values()), schema=lake.arrow_schema(declared))
-        known = {row["customer_id"]: row for row in _customers(settings, list(newest))}
+        known = {row["customer_id"]: row for row in customers(settings, list(newest))}
         fresh = [row for name, row in newest.items() if _newer(row, known.get(name), source, since)]
         found = pa.Table.from_pylist(fresh, schema=lake.arrow_schema(declared))
         if fresh:
@@ -99,9 +99,11 @@ def tell_customers(settings: Settings, rows: Rows, source: str, since: str) -> i
     return len(newest)
 
 
-def _customers(settings: Settings, names: list[str]) -> list[dict[str, Any]]:
-    held = lake.open_table(settings, "customers").to_pyarrow_dataset()
-    found: list[dict[str, Any]] = held.to_table(filter=pc.field("customer_id").isin(names)).to_pylist()
+def customers(settings: Settings, names: list[str]) -> list[dict[str, Any]]:
+    """The rows of these customers. All are looked at: Arrow fails to filter files that a merge wrote."""
+    wanted, found = pa.array(names, pa.string()), []
+    for batch in lake.open_table(settings, "customers").to_pyarrow_dataset().to_batches():
+        found += batch.filter(pc.is_in(batch["customer_id"].cast(pa.string()), wanted)).to_pylist()
     return found
 
 
