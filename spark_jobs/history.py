@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -101,11 +102,10 @@ def _slices(spark: SparkSession, settings: Settings, kept: Kept) -> list[str]:
     url, options = address(settings.orders_dsn)
     try:
         rows = spark.read.jdbc(url, asked, properties=options).orderBy("since").collect()
-    except Exception as error:
-        if "org.postgresql" not in str(error):
+    except PySparkException as error:
+        if "JDBC" not in str(error):
             raise
-        last = next(line for line in str(error).splitlines() if "org.postgresql" in line).strip()
-        raise Unavailable(f"PostgreSQL at {url} can't be read ({last}); start it, or mend TANDEM_ORDERS") from error
+        raise Unavailable(f"PostgreSQL at {url} can't be read; start it, or mend TANDEM_ORDERS") from error
     starts = [f"TIMESTAMPTZ '{row.since}'" for row in rows]
     ends: Sequence[str | None] = [*starts[1:], None]
     return [

@@ -107,7 +107,7 @@ def test_killed_between_the_sinks_and_the_checkpoint_the_batch_is_done_again_and
     before, told = follower.payload, follower.in_delta
     assert len(told) == 3
     follower.run()
-    assert follower.said[-1].startswith("candidates: batch 0")
+    assert follower.said[-1].startswith("candidates: batch 1: north 3")
     assert (follower.payload, follower.in_delta) == (before, told)
     follower.tell(*orders(3, "cheese", "wipes"))
     follower.run()
