@@ -1,11 +1,11 @@
-"""Questions that the OpenAPI document allows or forbids, sent to an edge; every answer is held to the document."""
+"""Questions that an OpenAPI document allows or forbids, sent to its service; every answer is held to the document."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import requests
@@ -40,13 +40,19 @@ class Slow(Exception):
     """An answer took longer than SLOW_SECONDS: a question that hangs."""
 
 
-class Cases:
-    """Sends cases to the edge at `url`, with `key` where deltas are posted; it has bundles for `sku`."""
+def of_edge(url: str, sku: str) -> dict[str, str]:
+    """Path parameters that lead somewhere at an edge that has bundles for `sku`."""
+    (first, *_) = requests.get(f"{url}/v1/north/bundles/{sku}").json()["bundles"]
+    return {"region": "north", "sku": sku, "id": first["id"]}
 
-    def __init__(self, url: str, key: str, sku: str) -> None:
-        (first, *_) = requests.get(f"{url}/v1/north/bundles/{sku}").json()["bundles"]
-        self._known = {"region": "north", "sku": sku, "id": first["id"]}
-        """Path parameters that lead somewhere: each case is sent as it was made up, and with these, one by one."""
+
+class Cases:
+    """Sends cases to the service at `url`, with `key`. `known` are path parameters that lead somewhere: each case is
+    sent as it was made up, and with these, one by one.
+    """
+
+    def __init__(self, url: str, key: str, known: Mapping[str, str]) -> None:
+        self._known = known
         self._document = schemathesis.openapi.from_dict(_lines_told(requests.get(f"{url}/openapi.json").json()))
         self._url, self._key = url, key
         self._session = requests.Session()

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import _edge_load, _edge_world, _parsers, _told
-from benchmarks._schema_cases import Cases
+from benchmarks._schema_cases import Cases, of_edge
 from benchmarks._told import Row
 from benchmarks.edge import redis_up
 from deploy import services
@@ -36,7 +36,8 @@ def cases(folder: Path, number: int, seed: int) -> tuple[list[Row], float]:
         (port,) = services.free_ports(1)
         command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
         with _edge_load.served(*command, port=port, log=folder / "edge.log", path="/readyz") as pid:
-            asking = Cases(f"http://127.0.0.1:{port}", KEY, sku=_edge_world.sku(1))
+            url = f"http://127.0.0.1:{port}"
+            asking = Cases(url, KEY, of_edge(url, _edge_world.sku(1)))
             asking.run(number // 10, seed)
             before, started = _edge_load.resident_mb(pid), time.perf_counter()
             asking.run(number, seed + 1_000)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
+import psycopg
 from fastapi import APIRouter, FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -43,6 +44,7 @@ def create_app(settings: Settings, regions: Sequence[Region], *, clock: Callable
     openapi.install(app, document.TYPES)
     for kind in AWAY:
         app.add_exception_handler(kind, _away)
+    app.add_exception_handler(psycopg.DataError, _unkeepable)
     cors = CORSMiddleware(
         app,
         allow_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
@@ -117,6 +119,11 @@ def _away(request: Request, error: Exception) -> Response:
     request.app.state.desk.log.warning("database_away", reason=str(error).strip())
     detail = "the orders' database can't be reached right now; send it again with the same Idempotency-Key"
     return problems.unavailable(detail).response()
+
+
+def _unkeepable(_: Request, error: Exception) -> Response:
+    """JSON has texts and numbers that PostgreSQL has not: a NUL, a number past 2^63."""
+    return problems.wrong("body", str(error).partition("\n")[0]).response()
 
 
 def _route(scope: Scope) -> str:

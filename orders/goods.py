@@ -20,7 +20,8 @@ _SEEDS = "CREATE TEMPORARY TABLE seeds (region text, sku text, on_hand bigint) O
 _SEED = """
 WITH added AS (
     INSERT INTO stock (region, sku, on_hand, sequence)
-    SELECT region, sku, on_hand, 1 FROM seeds ORDER BY region, sku COLLATE "C" ON CONFLICT DO NOTHING
+    SELECT region, sku, least(on_hand, 1000000000000), 1 FROM seeds
+    WHERE length(sku) BETWEEN 1 AND 128 ORDER BY region, sku COLLATE "C" ON CONFLICT DO NOTHING
     RETURNING region, sku, on_hand
 ), moved AS (
     INSERT INTO stock_movements (region, sku, change, reason)
@@ -34,6 +35,8 @@ _ALL = """
 SELECT region, sku, on_hand - reserved, sequence, changed_at FROM stock WHERE region = ANY(%s) ORDER BY region, sku
 """
 TOLD_AT_ONCE = 5_000
+MOST = 10**12
+"""Units of one product: as many as a message and the edge's webhook can tell."""
 
 
 async def move(session: Session, region: str, movements: Sequence[Movement]) -> StockAnswer:
@@ -46,6 +49,9 @@ async def move(session: Session, region: str, movements: Sequence[Movement]) -> 
     await stock.add(session, region, skus)
     held = await stock.lock(session, region, skus)
     changes = {each.sku: _units(each, held[each.sku]) for each in movements}
+    for number, each in enumerate(movements):
+        if held[each.sku].on_hand + changes[each.sku] > MOST:
+            raise wrong(f"movements[{number}]", f"would make it more than {MOST:,} units")
     leaving = {sku: -units for sku, units in changes.items() if units < 0}
     stock.must_hold({sku: held[sku].available for sku in leaving}, leaving)
     moved = [(each.sku, changes[each.sku], each.reason) for each in movements if changes[each.sku]]
@@ -63,7 +69,10 @@ async def find(session: Session, region: str, skus: Sequence[str]) -> StockAnswe
 
 
 def seed(dsn: str, rows: Iterable[Mapping[str, object]]) -> int:
-    """The first stock of products (region, sku, on_hand); those that are known keep theirs. Gives how many are new."""
+    """The first stock of products (region, sku, on_hand); those that are known keep theirs. Gives how many are new.
+
+    A SKU that no edge could be asked for (none, or more than 128 characters) is left out.
+    """
     with connect(dsn) as connection, connection.cursor() as cursor:
         cursor.execute(_SEEDS)
         with cursor.copy("COPY seeds FROM STDIN") as copy:

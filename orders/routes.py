@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from edge_service.openapi import answered, problem
 from edge_service.problems import wrong
-from edge_service.questions import MAX_SKUS, decode, split
+from edge_service.questions import MAX_SKUS, check_sku, decode, split
 from orders import basket, checkout, goods, reservations, returns
 from orders.database import Session
 from orders.desk import Desk
@@ -178,7 +178,7 @@ async def post_stock(desk: Shared, region: Served, request: Request) -> Response
 )
 async def get_stock(desk: Shared, region: Served, skus: Annotated[list[str], Query(min_length=1)]) -> Response:
     """Stock as it is now; products that were never stocked are left out."""
-    named = split(skus)
+    named = [check_sku(sku) for sku in split(skus)]
     if len(named) > MAX_SKUS:
         raise wrong("skus", f"names {len(named)} products; ask for {MAX_SKUS} at most")
     async with desk.pool.connection() as session:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._schema_cases import Cases
+from benchmarks._schema_cases import Cases, of_edge
 from tests.edge_service.conftest import DELTA_KEY
 from tests.edge_service.test_server import configured, serving
 
@@ -19,7 +19,7 @@ CASES = 2_000
 def test_every_answer_is_one_that_the_document_names(configured: Path) -> None:
     """`make bench-edge_fuzz` asks a hundred thousand."""
     with serving(configured, "--region", "north") as (server, client):
-        cases = Cases(str(client.base_url), DELTA_KEY, sku="tea")
+        cases = Cases(str(client.base_url), DELTA_KEY, of_edge(str(client.base_url), "tea"))
         cases.run(CASES, random_seed=20261123)
         assert sum(cases.statuses.values()) >= CASES
         routes = {label for label, _ in cases.statuses}

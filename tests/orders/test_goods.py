@@ -32,6 +32,13 @@ async def test_more_can_not_leave_than_is_there(shop: Shop) -> None:
     assert shop.stock() == {"tea": (20, 0), "cup": (30, 0)}
 
 
+async def test_no_more_can_come_than_a_message_can_tell(shop: Shop) -> None:
+    rows(shop.dsn, "UPDATE stock SET on_hand = 1000000000000 - 5 WHERE sku = 'tea' RETURNING 1")
+    status, problem = await _move(shop, {"sku": "tea", "change": 6})
+    detail = "would make it more than 1,000,000,000,000 units"
+    assert (status, problem["errors"]) == (422, [{"field": "movements[0]", "detail": detail}])
+
+
 async def test_a_count_says_what_can_be_sold_beside_what_is_held(shop: Shop) -> None:
     await shop.post("/reservations", {"quotes": [quote(*TEA_AND_CUPS)]})
     assert shop.stock() == {"tea": (20, 1), "cup": (30, 3)}
@@ -58,7 +65,7 @@ async def test_what_is_on_hand_is_all_movements_less_what_was_sold(shop: Shop) -
 
 async def test_seeding_again_changes_nothing(shop: Shop) -> None:
     await shop.buy(quote(*TEA_AND_CUPS))
-    stocked(shop.dsn, tea=20, cup=30, pot=4)
+    stocked(shop.dsn, tea=20, cup=30, pot=4, **{"a" * 129: 1})
     assert shop.stock() == {"tea": (19, 0), "cup": (27, 0), "pot": (4, 0)}
 
 

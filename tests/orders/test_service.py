@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import _gateway
 from deploy.services import free_ports
-from tests.orders.conftest import TEA_AND_CUPS, Shop, quote, serving, stocked
+from tests.orders.conftest import DELTA_KEY, TEA_AND_CUPS, Shop, quote, serving, stocked
 from tests.orders.test_faults import ONE_SERVER, Service, service
 
 __all__ = ["service"]
@@ -45,13 +45,15 @@ async def test_metrics_tell_of_requests_by_route_and_of_what_waits_in_the_outbox
         ("/v1/east/checkout", b"{}", 422, "quotes"),
         ("/v1/east/checkout", b'{"quotes": []}', 422, "quotes"),
         ("/v1/east/checkout", b'{"quotes": ["a"], "reservation_id": "x"}', 422, "reservation_id"),
+        ("/v1/east/stock", b'{"movements": [{"sku": "\\u0000", "change": 1}]}', 422, "body"),
         ("/v1/east/checkout", b" " * (2**20 + 1), 413, "body"),
     ],
 )
 async def test_a_question_that_is_wrong_gets_its_field_named(
     shop: Shop, path: str, body: bytes, status: int, field: str
 ) -> None:
-    answer = await shop.client.post(path, content=body, headers={"Idempotency-Key": "k"})
+    headers = {"Idempotency-Key": "k", "X-Tandem-Key": DELTA_KEY}
+    answer = await shop.client.post(path, content=body, headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json()["errors"][0]["field"] == field
 

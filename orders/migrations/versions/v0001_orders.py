@@ -10,7 +10,7 @@ STOCK = (
     CREATE TABLE stock (
         region text NOT NULL,
         sku text COLLATE "C" NOT NULL CHECK (length(sku) BETWEEN 1 AND 128),
-        on_hand bigint NOT NULL CHECK (on_hand >= 0),
+        on_hand bigint NOT NULL CHECK (on_hand BETWEEN 0 AND 1000000000000),
         reserved bigint NOT NULL DEFAULT 0 CHECK (reserved >= 0),
         sequence bigint NOT NULL CHECK (sequence BETWEEN 0 AND 9007199254740991),
         changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
