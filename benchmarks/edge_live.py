@@ -140,7 +140,7 @@ def _filled(count: int, told: Any) -> None:
     table, before = LiveTable(), _edge_load.own_resident_mb()
     for number in range(count):
         words = b"%d 1 1767614400000 %d 1 1767614400000 - 0 0" % (number % 3_000, 199 + number % 9_000)
-        table.keep(b"%d" % (1_000_000 + number), words)
+        table.keep_all([b"%d" % (1_000_000 + number), words])
     if len(table) != count:
         raise Wrong(f"{len(table)} products, not {count}")
     told.send(_edge_load.own_resident_mb() - before)

@@ -12,7 +12,7 @@ import time
 from asyncio import AbstractEventLoop, BaseTransport, Transport
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
 import httptools
@@ -30,12 +30,15 @@ HEADER_BYTES = 16 * 1024
 """What they may hold; more is answered 431."""
 HEADERS = 100
 """How many there may be."""
+QUEUED = 16
+"""Questions of one connection that may wait for the answer to one before them; no browser and no proxy sends any so."""
 TAKE_SECONDS = 10.0
 """What a reader may take for what waits to be sent, once that is more than the transport holds willingly (64 kB)."""
 NOT_MODIFIED = 304
 HOT = {b"GET": "GET", b"POST": "POST"}
 """Methods that the app is asked about."""
 _BEYOND = Problem(431, "the request's line and headers are too long; send fewer", kind="headers")
+_QUEUED = Problem(503, "too many questions on one connection; wait for an answer before the next", kind="unavailable")
 _NO_HTTP = Problem(400, "this is no HTTP request", kind="http")
 
 AtOnce = Callable[[dict[str, Any], bytes], Reply | None]
@@ -125,13 +128,19 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._begun = False
         if len(self.headers) > HEADERS or (self._read > HEADER_BYTES and self._head_bytes() > HEADER_BYTES):
-            self._wrong = _BEYOND
-            raise ValueError(_BEYOND.detail)
+            self._stop_at(_BEYOND)
+        if len(self.pipeline) >= QUEUED:
+            self._stop_at(_QUEUED)
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self._at_once is not None and not self.flow.write_paused and self.parser.should_keep_alive():
             self._held = True
         else:
             self._by_asgi()
+
+    def _stop_at(self, problem: Problem) -> NoReturn:
+        """Have the parser stop here."""
+        self._wrong = problem
+        raise problem
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -60,40 +60,23 @@ class LiveTable:
         return shard.stock[number], shard.list_price[number] if sale_price < 0 else sale_price
 
     def keep_all(self, pairs: Sequence[bytes]) -> None:
-        """As `keep`, for sku, nine words, sku, nine words …"""
-        keep, each = self.keep, iter(pairs)
-        for sku in each:
-            keep(sku, next(each))
-
-    def keep(self, sku: bytes, words: bytes) -> None:
-        """Put one product's nine words in place; what Redis was never told (it may have been emptied) stays as it was.
-
-        Raises ValueError for anything else than nine words.
+        """Put products' nine words in place: sku, nine words, sku, nine words …; what Redis was never told (it may have
+        been emptied) stays as it was. Raises ValueError for anything else than nine words.
         """
-        name = sku.decode()
-        stock, stock_told, stock_at, price, price_told, price_at, sale, sale_told, sale_at = words.split()
-        place = hash(name)
-        shard = self._shards[place % SHARDS]
-        number = shard.numbers.get(name)
-        if number is None:
-            shard.numbers[name] = len(shard.numbers)
-            shard.stock.append(NOTHING if stock == b"-" else int(stock))
-            shard.list_price.append(NOTHING if price == b"-" else int(price))
-            shard.sale_price.append(NOTHING if sale == b"-" else int(sale))
-        else:
-            if stock != b"-":
-                shard.stock[number] = int(stock)
-            elif not stock_told == stock_at == b"0":
-                shard.stock[number] = NOTHING
-            if price != b"-":
-                shard.list_price[number] = int(price)
-            elif not price_told == price_at == b"0":
-                shard.list_price[number] = NOTHING
-            if sale != b"-":
-                shard.sale_price[number] = int(sale)
-            elif not sale_told == sale_at == b"0":
-                shard.sale_price[number] = NOTHING
-        self._marks[place % MARKS] = self.version
+        shards, marks, version, each = self._shards, self._marks, self.version, iter(pairs)
+        for sku in each:
+            name, words = sku.decode(), next(each).split()
+            stock, _, _, price, _, _, sale, _, _ = words
+            place = hash(name)
+            shard = shards[place % SHARDS]
+            number = shard.numbers.setdefault(name, len(shard.stock))
+            if number == len(shard.stock):
+                shard.stock.append(NOTHING if stock == b"-" else int(stock))
+                shard.list_price.append(NOTHING if price == b"-" else int(price))
+                shard.sale_price.append(NOTHING if sale == b"-" else int(sale))
+            else:
+                shard.change(number, words)
+            marks[place % MARKS] = version
 
     def changed(self, marks: Iterable[int], version: int) -> bool:
         """Whether a product that one of `marks` (see `mark_of`) is of has changed since `version`."""
@@ -117,6 +100,22 @@ class _Shard:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.stock, self.list_price, self.sale_price = array("q"), array("q"), array("q")
+
+    def change(self, number: int, words: list[bytes]) -> None:
+        """Put the words of a product that is there already in place."""
+        stock, stock_told, stock_at, price, price_told, price_at, sale, sale_told, sale_at = words
+        if stock != b"-":
+            self.stock[number] = int(stock)
+        elif not stock_told == stock_at == b"0":
+            self.stock[number] = NOTHING
+        if price != b"-":
+            self.list_price[number] = int(price)
+        elif not price_told == price_at == b"0":
+            self.list_price[number] = NOTHING
+        if sale != b"-":
+            self.sale_price[number] = int(sale)
+        elif not sale_told == sale_at == b"0":
+            self.sale_price[number] = NOTHING
 
     def copy(self) -> _Shard:
         other = _Shard()

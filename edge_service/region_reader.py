@@ -4,6 +4,8 @@ writes to the primary.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ from tandem.regions import Region
 
 BATCH_BUCKETS = 32
 """Buckets read in one round trip: small, so that loading a release leaves room for requests in between."""
+AHEAD = 2
+"""Round trips for a release that are under way at once."""
 BATCH_ENTRIES = 1_000
 """Stream entries read in one round trip."""
 WAIT_SECONDS = 1.0
@@ -80,10 +84,22 @@ class RegionReader:
         return self._buckets(keys.BODIES, meta.release_id, meta.buckets.bodies)
 
     async def _buckets(self, template: str, release_id: str, count: int) -> AsyncIterator[Pairs]:
-        for numbers in batches(range(count), BATCH_BUCKETS):
-            wanted = [("HGETALL", template.format(release=release_id, bucket=number)) for number in numbers]
-            for pairs in await self._read(self._near, *wanted):
-                yield pairs
+        """While one batch is worked on, Redis is at the next."""
+        wanted = deque(batches(range(count), BATCH_BUCKETS))
+        ahead: deque[asyncio.Task[list[Any]]] = deque()
+        try:
+            while wanted or ahead:
+                while wanted and len(ahead) < AHEAD:
+                    commands = [
+                        ("HGETALL", template.format(release=release_id, bucket=number)) for number in wanted.popleft()
+                    ]
+                    ahead.append(asyncio.create_task(self._read(self._near, *commands)))
+                    await asyncio.sleep(0)  # it goes out
+                for pairs in await ahead.popleft():
+                    yield pairs
+        finally:
+            for task in ahead:
+                task.cancel()
 
     async def candidates(self) -> bytes | None:
         """What the last minutes add to the release, as it is stored; None: nothing."""

@@ -29,6 +29,9 @@ GARBAGE_AFTER = 50_000
 BACKLOG = 1_024
 """Connections that the kernel holds until they are taken in."""
 
+SEND_BYTES = 128 * 1024
+"""What the kernel holds of one connection's answers while they are not read, about; a large answer has 50 kB."""
+
 
 class _Server(uvicorn.Server):
     """Uvicorn that stops on TERM alone: INT goes to all processes of a terminal, and the parent tells its workers."""
@@ -72,6 +75,7 @@ def serve(
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(f"{host}:{port} can't be listened at: {error}; name another with --host, --port") from error
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     with listening:
         Workers(partial(_work, make, listening, connections), workers, drain_seconds).run()
 

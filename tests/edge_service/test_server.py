@@ -14,12 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
+from edge_service.connection import TAKE_SECONDS
 from edge_service.region_store import RegionStore
 from spark_jobs import edge_health
 from tandem.clients import Client, hash_of, written
@@ -191,6 +192,40 @@ def test_who_sends_slowly_or_too_much_is_given_up(configured: Path) -> None:
         }  # fmt: skip
         assert {each.result(30)[9:12] for each in crowd} == {b"408"}
         assert client.get("/v1/north/bundles/tea").status_code == 200
+
+
+def test_who_asks_and_does_not_read_is_given_up_and_holds_no_memory(configured: Path) -> None:
+    """Twenty connections that ask for 20 MB together and read nothing; meanwhile everyone else is answered."""
+    ask = b"GET /v1/north/bundles/tea HTTP/1.1\r\nHost: edge\r\n\r\n"
+    with serving(configured, "--region", "north") as (server, client), ExitStack() as stack:
+        before, whole = _resident_mb(server.process.pid), 1_000 * len(client.get("/v1/north/bundles/tea").content)
+        greedy = [stack.enter_context(closing(socket.socket())) for _ in range(20)]
+        for connection in greedy:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+            connection.settimeout(30)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(1_000 * ask)
+        assert {client.get("/v1/north/bundles/tea").status_code for _ in range(50)} == {200}
+        assert _resident_mb(server.process.pid) - before < 15
+        time.sleep(TAKE_SECONDS + 2)
+        for connection in greedy:
+            assert _all_that_comes(connection) < whole / 2, "most of it was never sent"
+        assert client.get("/v1/north/bundles/tea").status_code == 200
+
+
+def _resident_mb(pid: int) -> float:
+    """Of the one worker process."""
+    (worker,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _all_that_comes(connection: socket.socket) -> int:
+    """Bytes until the connection ends, which it does."""
+    count = 0
+    with suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            count += len(data)
+    return count
 
 
 def _answer(port: int, data: bytes) -> bytes:
