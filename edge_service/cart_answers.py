@@ -21,6 +21,7 @@ class _Shown(NamedTuple):
     listed: Listed
     content: str
     front: bytes
+    missing: bytes
     evidence: bytes
     promise: Promise
 
@@ -41,32 +42,33 @@ class OffersAnswer:
         level = matched(shown, others)
         self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [b'%b,"missing":%b}' % (self._text(each), missing(each.promise, self._cart)) for each in shown]
+        self._bundles = [b'%b,"missing":%b}' % (self._text(each), each.missing) for each in shown]
         self._complete = [self._text(each) + b"}" for each in complete]
 
     def _beside_the_cart(self, place: Standing) -> _Shown | None:
         kept = self._book.bundle(self._moment, self._segment, place.listed)
         if kept is None or not kept.at(self._moment):  # a cart never makes sellable what is not
             return None
-        front = kept.beside(self._cart, self._exclude, self._moment)
-        if front is not None:
-            return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
+        beside = kept.beside(self._cart, self._exclude, self._moment)
+        if beside is not None:
+            return _Shown(place.listed, kept.content, *beside, place.evidence, kept.promise)
         get = self._moment.products.get
         here = priced(self._moment, place.listed, get, cart=self._cart, exclude=self._exclude)
         if here is None:
             return None
         front = front_of(here, self._moment.release.meta.currency)
-        return _Shown(place.listed, here.content, front, place.evidence, promise_of(here.offer))
+        promise = promise_of(here.offer)
+        return _Shown(place.listed, here.content, front, missing(promise, self._cart), place.evidence, promise)
 
     def _as_it_is(self, place: Standing) -> _Shown | None:
         """Without anything standing in: what a cart holds whole is priced so."""
         kept = self._book.bundle(self._moment, self._segment, place.listed)
         if kept is None or not kept.at(self._moment):
             return None
-        front = kept.beside(EMPTY, self._exclude, self._moment)
-        if front is None:
+        beside = kept.beside(EMPTY, self._exclude, self._moment)
+        if beside is None:
             return None
-        return _Shown(place.listed, kept.content, front, place.evidence, kept.promise)
+        return _Shown(place.listed, kept.content, *beside, place.evidence, kept.promise)
 
     def _text(self, shown: _Shown) -> bytes:
         """Without its closing brace."""

@@ -11,13 +11,13 @@ from sys import intern
 import msgspec
 
 from edge_service.live_table import mark_of
-from edge_service.offering import Priced, Promise, Signing, offered, priced, promise_of
+from edge_service.offering import Priced, Promise, Signing, missing_of, offered, priced, promise_of
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed
 from tandem.offer import Live, on_sale, parts_of, plain_prices
 
 NEVER = -1
-BUNDLE_BYTES = 2_600
+BUNDLE_BYTES = 3_800
 """What a kept bundle takes in memory, about."""
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""
@@ -32,7 +32,7 @@ class KeptBundle:
     __slots__ = (
         "_after", "_basis", "_before", "_discount_bps", "_discounted", "_listed", "_numbers", "_own_marks",
         "_own_promise", "_parts", "_segment", "_sellable", "_signing", "_templates", "_unit_prices", "_until",
-        "_version", "content", "front", "marks", "promise", "quote", "tag",
+        "_version", "_whole", "content", "front", "marks", "promise", "quote", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
@@ -41,6 +41,7 @@ class KeptBundle:
         self._discount_bps = bundle.discount_bps
         self._parts = tuple([part._replace(sku=intern(part.sku)) for part in parts_of(bundle)])
         self._templates = _templates(bundle, currency)
+        self._whole = [missing_of(part.sku, part.quantity) for part in self._parts]
         self._own_marks = self.marks = tuple([mark_of(part.sku) for part in self._parts])
         self._sellable = 0
         """0 where something stands in, too."""
@@ -68,18 +69,25 @@ class KeptBundle:
             self._price(moment)
         return bool(self.content)
 
-    def beside(self, cart: Mapping[str, int], exclude: Collection[str], moment: Moment) -> bytes | None:
-        """`front` net of a cart; None where that needs to be priced anew. Only after `at` the same moment."""
-        sellable = self._sellable
-        for sku, quantity, _ in self._parts:
+    def beside(self, cart: Mapping[str, int], exclude: Collection[str], moment: Moment) -> tuple[bytes, bytes] | None:
+        """`front` net of a cart, and what the cart lacks of it (JSON, a list of the shape answers.Missing); None where
+        that needs to be priced anew. Only after `at` the same moment.
+        """
+        sellable, lacking = self._sellable, []
+        for (sku, quantity, _), whole in zip(self._parts, self._whole, strict=True):
             if sku in exclude:
                 return None
             held = cart.get(sku)
-            if held is not None:
-                sellable = min(sellable, (moment.products.now(sku)[0] - held) // quantity)
-        if sellable == self._sellable > 0:
-            return self.front
-        return b"%b%d%b" % (self._before, sellable, self._after) if sellable > 0 else None
+            if held is None:
+                lacking.append(whole)
+                continue
+            sellable = min(sellable, (moment.products.now(sku)[0] - held) // quantity)
+            if held < quantity:
+                lacking.append(missing_of(sku, quantity - held))
+        if sellable < 1:
+            return None
+        front = self.front if sellable == self._sellable else b"%b%d%b" % (self._before, sellable, self._after)
+        return front, b"[%b]" % b",".join(lacking)
 
     def _price(self, moment: Moment) -> None:
         _, discounts, prices = moment.basis

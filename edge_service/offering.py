@@ -181,8 +181,13 @@ def missing(promise: Promise, cart: Mapping[str, int]) -> bytes:
     for sku, quantity, _ in promise:
         short = quantity - cart.get(sku, 0)
         if short > 0:
-            lacking.append(b'{"sku":%b,"quantity":%d}' % (_encode(sku), short))
+            lacking.append(missing_of(sku, short))
     return b"[%b]" % b",".join(lacking)
+
+
+def missing_of(sku: str, quantity: int) -> bytes:
+    """JSON of the shape answers.Missing."""
+    return b'{"sku":%b,"quantity":%d}' % (_encode(sku), quantity)
 
 
 def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBundle:
