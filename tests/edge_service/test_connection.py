@@ -1,0 +1,131 @@
+"""What goes over the wire: a hot question is answered as it is read, and just as it would be otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+import pytest
+
+from tests.edge_service.test_server import Serving, configured, serving
+
+__all__ = ["configured"]  # the fixture
+pytestmark = [pytest.mark.servers]
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@pytest.fixture
+def edge(configured: Path) -> Iterator[Serving]:
+    with serving(configured, "--region", "north", address_rate=1_000) as (server, _):
+        yield server
+
+
+def request(line: str, body: bytes = b"", *, close: bool = False, **headers: str) -> bytes:
+    told = {"Host": "edge", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    if body:
+        told["Content-Length"] = str(len(body))
+    if close:
+        told["Connection"] = "close"
+    return (
+        f"{line} HTTP/1.1\r\n".encode() + b"".join(f"{n}: {v}\r\n".encode() for n, v in told.items()) + b"\r\n" + body
+    )
+
+
+def answers(server: Serving, parts: list[bytes], count: int) -> list[Answer]:
+    """Send the parts one after the other; the answers to what they say."""
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=10)) as connection:
+        for number, part in enumerate(parts):
+            if number:
+                time.sleep(0.05)
+            connection.sendall(part)
+        with closing(connection.makefile("rb")) as stream:
+            return [_answer(stream) for _ in range(count)]
+
+
+def _answer(stream: BinaryIO) -> Answer:
+    status = int(stream.readline().split()[1])
+    headers: dict[str, str] = {}
+    while line := stream.readline().strip():
+        name, _, value = line.decode().partition(": ")
+        assert name not in headers, f"{name} is told twice"
+        headers[name] = value
+    body = stream.read(int(headers.get("content-length", 0)))
+    for name in ("date", "ratelimit", "connection"):
+        headers.pop(name, None)
+    return status, headers, body
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "headers", "status"),
+    [
+        ("GET /v1/north/bundles/tea", b"", {}, 200),
+        ("GET /v1/north/bundles/tea?segment=families&limit=1", b"", {"Origin": "https://shop.example"}, 200),
+        ("GET /v1/north/bundles/t%65a", b"", {}, 200),
+        ("GET /v1/north/bundles/tea?limit=0", b"", {}, 422),
+        ("GET /v1/north/bundles/" + "x" * 200, b"", {}, 404),
+        ("GET /v1/nowhere/bundles/tea", b"", {}, 404),
+        ("POST /v1/north/offers", b'{"skus":["tea"],"quotes":false}', {"Origin": "https://shop.example"}, 200),
+        ("POST /v1/north/offers", b'{"skus":"tea"}', {}, 422),
+        ("POST /v1/north/offers", b"{", {}, 400),
+        ("POST /v1/nowhere/offers", b'{"skus":["tea"]}', {}, 404),
+        ("GET /v1/north/live?skus=tea", b"", {}, 200),
+    ],
+)
+def test_a_question_read_at_once_and_one_that_comes_in_parts_are_answered_alike(
+    edge: Serving, line: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    whole = request(line, body, **headers)
+    (at_once,) = answers(edge, [whole], 1)
+    (in_parts,) = answers(edge, [whole[:9], whole[9 : -1 - len(body) // 2], whole[-1 - len(body) // 2 :]], 1)
+    (by_asgi,) = answers(edge, [request(line, body, close=True, **headers)], 1)
+    assert at_once[0] == status
+    assert at_once == in_parts == by_asgi
+
+
+def test_an_answer_that_is_known_is_not_sent_again(edge: Serving) -> None:
+    line = "GET /v1/north/bundles/tea"
+    ((status, headers, _),) = answers(edge, [request(line)], 1)
+    (again,) = answers(edge, [request(line, If_None_Match=headers["etag"])], 1)
+    (by_asgi,) = answers(edge, [request(line, close=True, If_None_Match=headers["etag"])], 1)
+    assert (status, again[0], again[2]) == (200, 304, b"")
+    assert again == by_asgi
+
+
+def test_questions_sent_together_are_answered_in_their_order(edge: Serving) -> None:
+    """Hot ones and others in turn: none overtakes another."""
+    skus = ["tea", "cup", "pan", "tea", "cup"]
+    hot = [request(f"GET /v1/north/bundles/{sku}") for sku in skus]
+    rare = [request(f"GET /v1/north/live?skus={sku}") for sku in skus]
+    told = answers(edge, [b"".join(one + other for one, other in zip(hot, rare, strict=True))], 10)
+    assert [status for status, _, _ in told] == [200] * 10
+    for place, sku in enumerate(skus):
+        assert f'"sku":"{sku}"'.encode() in told[2 * place][2]
+        assert f'"products":[{{"sku":"{sku}"'.encode() in told[2 * place + 1][2]
+
+
+def test_a_question_counts_once_against_the_limit_of_its_address(configured: Path) -> None:
+    with serving(configured, "--region", "north", address_rate=0.001, address_burst=6) as (server, client):
+        lines = ["GET /v1/north/bundles/tea", "GET /v1/north/live?skus=tea", "GET /v1/north/bundles/tea"]
+        told = answers(server, [b"".join(request(line) for line in lines)], 3)
+        assert [status for status, _, _ in told] == [200] * 3
+        statuses = [client.get("/v1/north/bundles/tea").status_code for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+
+
+def test_a_worker_that_dies_is_replaced(configured: Path) -> None:
+    with serving(configured, "--region", "north") as (server, client):
+        (worker,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            client.get("/v1/north/bundles/tea")
+        with closing(server.wait()) as again:
+            assert again.get("/v1/north/bundles/tea").status_code == 200
+        assert "another takes its place" in server.log.read_text()
