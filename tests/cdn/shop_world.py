@@ -234,10 +234,15 @@ class ShopWorld:
         told = asking.post(address, {"movements": movements}, asking.once(KEY))
         assert told.status == 200, told.body
 
+    def variables(self) -> dict[str, str]:
+        """What a process has to be told of this world, beside its home."""
+        names = ("postgres_port", "orders_port", "edge_port", "kafka", "topic_prefix")
+        values = {f"TANDEM_{name.upper()}": str(getattr(self.settings, name)) for name in names}
+        return values | {"TANDEM_DELTA_KEYS": KEY, "TANDEM_HOME": str(self.settings.home)}
+
     def start_selling(self) -> Iterator[services.Server]:
         """PostgreSQL, checkout and relay; each as soon as it runs."""
-        values = {name: str(getattr(self.settings, name)) for name in ("postgres_port", "orders_port", "edge_port")}
-        told = {f"TANDEM_{name.upper()}": value for name, value in values.items()} | {"TANDEM_DELTA_KEYS": KEY}
+        told = self.variables()
         for server in (postgres_server(self.settings), orders.service(self.settings), orders.relay(self.settings)):
             started = replace(server, environment={**server.environment, **told})
             started.start()
@@ -245,10 +250,17 @@ class ShopWorld:
 
 
 @contextmanager
-def shop_world(home: Path, *, selling: bool = False) -> Iterator[ShopWorld]:
+def shop_world(home: Path, *, selling: bool = False, kafka: str = "", topic_prefix: str = "") -> Iterator[ShopWorld]:
     """All servers on free ports, with the release published in two regions and the edge of the first serving both."""
     first_redis, store, edge, postgres, checkout = services.free_ports(5)
-    settings = Settings(home=home, edge_port=edge, postgres_port=postgres, orders_port=checkout)
+    settings = Settings(
+        home=home,
+        edge_port=edge,
+        postgres_port=postgres,
+        orders_port=checkout,
+        kafka=kafka,
+        topic_prefix=topic_prefix,
+    )
     (home / "config").mkdir(parents=True)
     (home / "config" / "regions.toml").write_text(
         REGIONS.format(name=REGION, title="East", redis=first_redis, store=store), encoding="utf-8"
