@@ -95,7 +95,7 @@ for n, move in ipairs(moves) do
 end
 local held = redis.call('HMGET', places, unpack(names))
 for n, move in ipairs(moves) do
-  if (held[n] or '') ~= move[2] then return redis.error_reply('MOVED ' .. move[1]) end
+  if (held[n] or '') ~= move[2] then return redis.error_reply('OTHERPLACE ' .. move[1]) end
 end
 local function work()
 {script}

@@ -68,9 +68,15 @@ def consumer(settings: Settings, group: str, **more: object) -> Consumer:
 
 
 def send(to: Producer, settings: Settings, message: Message, delivered: Delivered | None = None) -> None:
-    """Put a message on its topic. Raises BufferError where too many wait: poll, then try again."""
+    """Put a message on its topic; waits while too many are on their way."""
     name = settings.topic_prefix + topic_of(message).name
-    to.produce(name, encode(message), message.key, headers=headers(message), on_delivery=delivered)
+    while True:
+        try:
+            to.produce(name, encode(message), message.key, headers=headers(message), on_delivery=delivered)
+        except BufferError:
+            to.poll(PAUSE_SECONDS)
+        else:
+            return
 
 
 def make_topics(settings: Settings, say: Callable[[str], object]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -174,10 +174,15 @@ MESSAGES: Mapping[str, type[Message]] = {
 }
 """By type."""
 
-M = TypeVar("M", bound=Message)
+
+def _headers(shape: type[Message]) -> list[Header]:
+    return [("type", shape.type.encode()), ("version", b"%d" % shape.version)]
+
 
 encode = msgspec.json.Encoder().encode
 _decoders = {name: msgspec.json.Decoder(shape).decode for name, shape in MESSAGES.items()}
+_usual = {tuple(_headers(shape)): _decoders[name] for name, shape in MESSAGES.items()}
+"""By headers as they are written here: most messages need no look at them."""
 _KNOWN = {shape: frozenset(shape.__struct_fields__) for shape in MESSAGES.values()}
 
 
@@ -188,38 +193,37 @@ def product_key(region: str, sku: str) -> bytes:
 
 def headers(message: Message) -> list[Header]:
     """What goes beside the value."""
-    return [("type", message.type.encode()), ("version", b"%d" % message.version)]
+    return _headers(type(message))
 
 
 def read(beside: Iterable[Header] | None, value: bytes | None) -> Message:
     """The message of a Kafka record, of its headers and value.
 
-    Raises Refused: without a type, of an unknown one, or with a field that is wrong.
-
-    A later version of a known type is read as far as it is known.
+    A later version of a known type is read as far as it is known. Raises Refused: without a type, of an unknown one, or
+    with a field that is wrong.
     """
-    named = dict(beside or ())
+    told = tuple(beside or ())
+    decode = _usual.get(told) or _decoders[_type(told)]
+    try:
+        found: Message = decode(value or b"")
+    except msgspec.ValidationError as error:
+        field, detail = field_and_detail(error)
+        raise Refused(f"{_type(told)}: field {field or 'value'}: {detail}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"{_type(told)}: value: is not JSON ({error})") from error
+    return found
+
+
+def _type(beside: tuple[Header, ...]) -> str:
+    """The type that headers name, one that is known here in some version."""
+    named = dict(beside)
     kind = (named.get("type") or b"").decode(errors="replace")
-    if (decode := _decoders.get(kind)) is None:
+    if kind not in _decoders:
         raise Refused(f"header type: {kind!r} is none of {', '.join(MESSAGES)}" if kind else "header type: is missing")
     version = named.get("version") or b""
     if not (version.isdigit() and int(version) > 0):
         raise Refused(f"header version: must be a number from 1 on, not {version.decode(errors='replace')!r}")
-    return _decoded(decode, kind, version, value)
-
-
-def _decoded(decode: Any, kind: str, version: bytes, value: bytes | None) -> Message:
-    where = f"{kind} {version.decode()}"
-    if value is None:
-        raise Refused(f"{where}: has no value")
-    try:
-        found: Message = decode(value)
-    except msgspec.ValidationError as error:
-        field, detail = field_and_detail(error)
-        raise Refused(f"{where}: field {field or 'value'}: {detail}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{where}: is not JSON ({error})") from error
-    return found
+    return kind
 
 
 def unknown(value: bytes, shape: type[Message]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def begin(stored: Place | None, found: Partition, snapshot: int, *, accept_gap: 
     whole = found.snapshot_is_kept or found.at_snapshot > found.first or found.first == 0
     if not accept_gap and ((stored is not None and not superseded) or (superseded and not whole)):
         raise Gone(_gone(stored, found))
-    return Place(max(start, found.first), found.end, snapshot)
+    return Place(max(start, found.first), 0, snapshot)
 
 
 def _gone(stored: Place | None, found: Partition) -> str:

@@ -58,9 +58,8 @@ class Projector:
         self._consumer: Consumer = broker.consumer(
             settings,
             f"project-{region.name}",
-            **{"group.instance.id": member, "fetch.wait.max.ms": 100, "error_cb": self._failed},
+            **{"group.instance.id": member, "fetch.wait.max.ms": 100},
         )
-        self._fatal: KafkaError | None = None
         self._stop = threading.Event()
         self._wanted: list[Part] = []
         """Partitions that are ours."""
@@ -97,7 +96,7 @@ class Projector:
                     self.observed.moved.inc()
                     self._anew(str(error))
                 except (Unavailable, KafkaException) as error:
-                    self._anew(str(error) if isinstance(error, Unavailable) else f"Kafka: {error.args[0].str()}")
+                    self._anew(_said(error))
                     self._wait(pause)
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._settle(0)
@@ -108,13 +107,10 @@ class Projector:
     # One turn
 
     def _turn(self) -> None:
-        if self._fatal is not None:
-            raise TandemError(_fatal(self._fatal))
         if not self._placed:
             self._place()
         records = self._taken()
-        for record in records:
-            self._take(record)
+        self._take(records)
         self._flush()
         self._settle(AHEAD if len(records) >= BATCH else 0)
         if time.monotonic() > self._tick:
@@ -128,46 +124,50 @@ class Projector:
             found = [first]
         return found if self._placed else []
 
-    def _take(self, record: Any) -> None:
-        if (error := record.error()) is not None:
-            self._odd(error)
-            return
-        part, offset = (record.topic(), record.partition()), record.offset()
-        place = self._places.get(part)
-        if place is None or offset < place.offset:
-            return
-        if (offset < place.again) is not self._batch.again or len(self._batch.changes) >= BATCH:
-            self._flush()
-            self._batch = Batch(again=offset < place.again)
-        self._read(record)
-        self._places[part] = place = Place(offset + 1, place.again, place.snapshot)
-        before, _ = self._batch.moves.get(part, (self._stored[part], place))
-        self._batch.moves[part] = (before, place)
-        self._batch.records += 1
+    def _take(self, records: list[Any]) -> None:
+        for record in records:
+            if (error := record.error()) is not None:
+                self._odd(error)
+                continue
+            part, offset = (record.topic(), record.partition()), record.offset()
+            place = self._places.get(part)
+            if place is None or offset < self._batch.ends.get(part, place.offset):
+                continue
+            if (offset < place.again) is not self._batch.again or len(self._batch.changes.skus) >= BATCH:
+                self._flush()
+                self._batch.again = offset < place.again
+            self._read(record)
+            self._batch.ends[part] = offset + 1
 
     def _read(self, record: Any) -> None:
         try:
-            if not self._reading.take(record, self._batch.changes):
-                self.observed.elsewhere.inc()
-            self._batch.newest_ms = record.timestamp()[1]
+            if self._reading.take(record, self._batch.changes):
+                self._batch.newest_ms = record.timestamp()[1]
+            else:
+                self._batch.elsewhere += 1
         except Refused as error:
             self._dead.send(record, str(error))
             self.observed.refused.inc()
 
     def _flush(self) -> None:
         """Send what was read; what nobody could read is safe among the dead letters before."""
-        batch = self._batch
-        if batch.moves:
-            self._dead.settle()
-            self._settle(AHEAD)
-            self._end.send(batch)
-            self._stored.update((part, str(place)) for part, (_, place) in batch.moves.items())
-            self._batch = Batch(again=batch.again)
+        batch, self._batch = self._batch, Batch()
+        if not batch.ends:
+            return
+        self._dead.settle()
+        for part, end in batch.ends.items():
+            self._places[part] = self._places[part]._replace(offset=end)
+            before, after = self._stored[part], str(self._places[part])
+            batch.moves.append((name_of(part), before, after))
+            self._stored[part] = after
+        self._settle(AHEAD)
+        self._end.send(batch)
 
     def _settle(self, at_most: int) -> None:
         for done in self._end.settle(at_most):
             self.observed.applied.inc(done.applied)
             self.observed.stale.inc(len(done.batch.changes) - done.applied)
+            self.observed.elsewhere.inc(done.batch.elsewhere)
             if done.batch.newest_ms:
                 self._newest_ms = done.batch.newest_ms
                 self.observed.age.observe(max(0.0, time.time() - done.batch.newest_ms / 1000))
@@ -176,7 +176,7 @@ class Projector:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise Moved(f"a place is not on the broker: {error.str()}")
         if error.code() != KafkaError._PARTITION_EOF:
-            raise Unavailable(f"Kafka: {error.str()}")
+            raise KafkaException(error)
 
     # Places
 
@@ -251,18 +251,22 @@ class Projector:
             self._settle(0)
             self._anew("a new snapshot is there: what came since is told once more")
 
-    def _failed(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
-
     def _wait(self, seconds: float) -> None:
         """A pause in which the group still hears from us."""
         self._stop.wait(seconds)
         self._consumer.poll(0)
 
 
-def _fatal(error: KafkaError) -> str:
-    return f"Kafka ends this projector: {error.str()}; where another one has its name, give each its own with --member"
+def _said(error: Unavailable | KafkaException) -> str:
+    """What a person is told. Raises TandemError where waiting does not help."""
+    if isinstance(error, Unavailable):
+        return str(error)
+    found: KafkaError = error.args[0]
+    if found.fatal() or found.code() in (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID):
+        raise TandemError(
+            f"Kafka ends this projector: {found.str()}; where another one has its name, give each its own with --member"
+        )
+    return f"Kafka: {found.str()}"
 
 
 def project(

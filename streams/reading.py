@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from edge_service.region_payloads import Changes, milliseconds, told_sale
-from streams.messages import Message, PriceChanged, Refused, StockChanged, read
+from streams.messages import PriceChanged, Refused, StockChanged, read
 from streams.topics import INVENTORY, PRICES
 
 TOPICS = (INVENTORY, PRICES)
@@ -29,9 +29,7 @@ class Reading:
         self._region, self._clock = region, clock
         self._others = frozenset(name.encode() for name in regions)
         self._strays = region == next(iter(regions))
-        self._expected: Mapping[str, tuple[type[Message], ...]] = {
-            prefix + topic.name: topic.messages for topic in TOPICS
-        }
+        self._inventory, self._prices = prefix + INVENTORY.name, prefix + PRICES.name
 
     def take(self, record: Any, changes: Changes) -> bool:
         """Add the record's change; False where it is none of this region's. Raises Refused."""
@@ -41,28 +39,27 @@ class Reading:
                 raise Refused(f"key: {key!r} names no region of regions.toml; it must be region:sku")
             return False
         message = read(record.headers(), record.value())
-        self._check(record, key, message)
-        at = milliseconds(message.at)  # type: ignore[attr-defined]
-        self._check_clock(record, message, at)
-        if isinstance(message, StockChanged):
-            changes.add(message.sku, message.sequence, at, message.stock)
-        elif isinstance(message, PriceChanged):
-            sale_price = told_sale(message.sale_price)
-            changes.add(message.sku, message.sequence, at, None, message.list_price, sale_price)
-        return True
-
-    def _check(self, record: Any, key: bytes, message: Message) -> None:
-        if type(message) not in self._expected[record.topic()]:
-            raise Refused(f"header type: {message.type} does not belong on this topic")
         if message.key != key:
             raise Refused(f"key: {key!r} is not that of the value, {message.key!r}")
+        if isinstance(message, StockChanged) and record.topic() == self._inventory:
+            at = self._time(record, message)
+            changes.add(message.sku, message.sequence, at, message.stock)
+        elif isinstance(message, PriceChanged) and record.topic() == self._prices:
+            at, sale_price = self._time(record, message), told_sale(message.sale_price)
+            changes.add(message.sku, message.sequence, at, None, message.list_price, sale_price)
+        else:
+            raise Refused(f"header type: {message.type} does not belong on this topic")
+        return True
 
-    def _check_clock(self, record: Any, message: Any, at: int) -> None:
+    def _time(self, record: Any, message: StockChanged | PriceChanged) -> int:
+        """The message's `at` in ms since 1970. Raises Refused for one from a clock that runs ahead."""
         kind, told = record.timestamp()
         newest = (told if kind == TIMESTAMP_LOG_APPEND_TIME else int(self._clock() * 1000)) + FUTURE_SECONDS * 1000
-        for field, value in (("at", at), ("sequence", message.sequence // 1000)):
-            if value > newest:
-                ahead = (value - newest) // 1000 + FUTURE_SECONDS
-                raise Refused(
-                    f"{message.type}: field {field}: is {ahead} seconds ahead of the clock; {FUTURE_SECONDS} may be"
-                )
+        at = milliseconds(message.at)
+        if at > newest or message.sequence > newest * 1000:
+            field, value = ("at", at) if at > newest else ("sequence", message.sequence // 1000)
+            ahead = (value - newest) // 1000 + FUTURE_SECONDS
+            raise Refused(
+                f"{message.type}: field {field}: is {ahead} seconds ahead of the clock; {FUTURE_SECONDS} may be"
+            )
+        return at

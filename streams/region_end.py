@@ -18,7 +18,7 @@ from edge_service.region_payloads import DELTAS_KEPT, Changes
 from edge_service.region_scripts import APPLY, advancing
 from edge_service.region_store import reached
 from edge_service.wire import pack
-from streams.places import Part, Place
+from streams.places import Part
 from tandem.errors import TandemError
 from tandem.regions import Region
 
@@ -37,21 +37,23 @@ class Moved(TandemError):
 class Batch:
     """Changes, and how far each partition is with them."""
 
-    def __init__(self, *, again: bool = False) -> None:
+    def __init__(self) -> None:
         self.changes = Changes()
-        self.again = again
+        self.again = False
         """These were told before; they go over a snapshot that came later."""
-        self.moves: dict[Part, tuple[str, Place]] = {}
-        """What stands in Redis for a partition before this batch, and what shall."""
-        self.records = 0
+        self.ends: dict[Part, int] = {}
+        """Up to which offset each partition is in this batch."""
+        self.moves: list[tuple[str, str, str]] = []
+        """Of each partition its name in PLACES, what stands there before this batch, and what shall."""
+        self.elsewhere = 0
+        """Records of other regions."""
         self.newest_ms = 0
         """Time of the newest record, by the broker's clock."""
 
     def arguments(self) -> list[str | bytes | int]:
         """Arguments of APPLY, and the moves."""
         kept = min(DELTAS_KEPT, PRODUCTS_KEPT // max(1, len(self.changes)))
-        moves = [(name_of(part), before, str(place)) for part, (before, place) in self.moves.items()]
-        return [*self.changes.arguments(kept), "again" if self.again else "", _pack(moves)]
+        return [*self.changes.arguments(kept), "again" if self.again else "", _pack(self.moves)]
 
 
 class Done(NamedTuple):
@@ -138,7 +140,7 @@ class RegionEnd:
                 yield
         except TandemError as error:
             self.forget()
-            if "MOVED " in str(error) or "NOSCRIPT" in str(error):
+            if "OTHERPLACE " in str(error) or "NOSCRIPT" in str(error):
                 raise Moved(f"region {self._region.name}: places have moved on: {error}") from error
             raise
 

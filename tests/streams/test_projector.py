@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.streams.conftest import World
+from benchmarks._streams_world import World
 
 pytestmark = pytest.mark.servers
 
