@@ -23,8 +23,9 @@ help: ## Show these commands
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: demo
-demo: $(READY) java ## Data, Airflow, publishing, edge and shop page on this machine (ARGS=--check: ask it and stop)
-	@exec $(BIN)/python -m deploy.demo $(ARGS)
+demo: $(READY) java ## Data, Airflow, publishing, edge and shop page on this machine (ARGS=--check: ask it and stop; KAFKA=1)
+	@$(if $(KAFKA),export TANDEM_KAFKA="$${TANDEM_KAFKA:-127.0.0.1:9092}";) \
+	exec $(BIN)/python -m deploy.demo $(ARGS)
 
 .PHONY: airflow
 airflow: $(READY) java ## Airflow with its web page, and the embedded servers; Ctrl-C stops both

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks._serving import environment
 from edge_service import region_store
 from edge_service.region_payloads import live_of
 from streams import broker
+from streams.dead_letters import Letter, held
 from streams.messages import Message, PriceChanged, StockChanged
 from tandem.offer import Live
 from tandem.settings import Settings
@@ -155,19 +155,10 @@ class World:
             found: Any = client.xrange(region_store.DELTAS)
         return list(found)
 
-    def letters(self, count: int) -> list[dict[str, Any]]:
-        """The dead letters, at least `count`: key, value and headers."""
-        found: list[dict[str, Any]] = []
-        reader = Consumer({"bootstrap.servers": self.settings.kafka, "group.id": "x", "enable.auto.commit": False})
-        reader.assign([TopicPartition(f"{self.settings.topic_prefix}dead-letters", 0, 0)])
-        end = time.monotonic() + SECONDS
-        while (record := reader.poll(0.5)) is not None or len(found) < count:
-            assert time.monotonic() < end, f"{len(found)} dead letters"
-            if record is not None and record.error() is None:
-                headers = {name: told.decode() for name, told in record.headers()}
-                found.append({"key": record.key(), "value": record.value(), **headers})
-        reader.close()
-        return found
+    def letters(self, count: int) -> list[Letter]:
+        """The dead letters, once there are `count`."""
+        until(lambda: len(list(held(self.settings))) >= count)
+        return list(held(self.settings))
 
 
 def reference(messages: Iterable[Message]) -> dict[str, Live]:

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import msgspec
 
-from deploy import airflow, asking, buying, live, orders, processes, questions, services
+from deploy import airflow, asking, buying, kafka, live, orders, processes, questions, services
 from deploy.feed import PRODUCTS, Feed
 from tandem import regions as regions_file
 from tandem import settings as settings_file
@@ -59,6 +59,7 @@ class Demo:
             with self._timed("Servers: a Redis per region, the object store, PostgreSQL"):
                 started = services.start(self.settings, self.regions, self._detail)
                 self._stack.callback(services.stop, started, self._say)
+                self._broker()
             with self._timed("Facts: one year of baskets of the Complete Journey"):
                 self._import()
             with self._timed(f"Airflow: the DAG bundles for {self.as_of}"):
@@ -70,6 +71,7 @@ class Demo:
             self._run(["tandem", "shop"], "shop")
         with self._timed("Edge: all regions"):
             self._serve()
+        self._project()
         with self._timed("Orders: PostgreSQL knows the stock, checkout, relay to the edges"):
             self._sell()
         with self._timed("Live feed: stock goes down with sales and up with deliveries"):
@@ -173,6 +175,21 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
                     f"The end of {edge.log}:\n{processes.tail(edge.log)}"
                 )
             time.sleep(0.1)
+
+    def _broker(self) -> None:
+        """A broker on this machine, where TANDEM_KAFKA names one, and its topics."""
+        if self.settings.kafka:
+            kafka.fetch(self.settings, self._detail)
+            started = services.start_all(self.settings, kafka.brokers(self.settings), self._detail)
+            self._stack.callback(services.stop, started, self._say)
+            self._run(["tandem", "streams", "topics"], "topics")
+
+    def _project(self) -> None:
+        """A projector for each region, anew as the edge."""
+        for server in kafka.projectors(self.settings, self.regions.names) if self.settings.kafka else ():
+            server.stop()
+            self._stack.callback(services.stop, [server], self._say)
+            server.start()
 
     def _sell(self) -> None:
         """Checkout and relay anew, as the edge; stock that PostgreSQL does not know yet comes from the lake."""

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy import processes, services
+from deploy import asking, processes, services
 from deploy.services import LOOPBACK, Say, Server
 from tandem import settings as settings_file
 from tandem.errors import ConfigError, TandemError, Unavailable
@@ -97,8 +97,28 @@ def brokers(settings: Settings) -> list[Server]:
         return []
     folder = settings.home.absolute() / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
-    controllers = _controllers(folder, len(ports))
+    controllers = _ports(folder / f"controllers-{len(ports)}.json", len(ports))
     return [_broker(settings, node, ports, controllers) for node in range(1, len(ports) + 1)]
+
+
+def projectors(settings: Settings, regions: list[str]) -> list[Server]:
+    """What brings Kafka's changes into each region's Redis; its port is that of its metrics, on loopback."""
+    folder = services.run_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = _ports(folder / f"projectors-{len(regions)}.json", len(regions))
+    return [_projector(settings, region, port) for region, port in zip(regions, ports, strict=True)]
+
+
+def _projector(settings: Settings, region: str, port: int) -> Server:
+    return Server(
+        name=f"projector-{region}",
+        port=port,
+        state=services.run_folder(settings) / f"projector-{region}.json",
+        command=lambda: [services.binary("tandem"), "project", "--region", region, "--metrics-port", str(port)],
+        ping=lambda: asking.answers(f"http://127.0.0.1:{port}/metrics"),
+        environment=asking.environment(settings),
+        mend=f"remove {services.run_folder(settings)}/projectors-*.json",
+    )
 
 
 def _broker(settings: Settings, node: int, ports: list[int], controllers: list[int]) -> Server:
@@ -183,9 +203,8 @@ def _scala() -> Path:
     raise NotFetched("Spark, whose Scala library Kafka needs, is not installed; `make environment` installs it")
 
 
-def _controllers(folder: Path, count: int) -> list[int]:
-    """Ports for the controllers among each other; they stay, for each node's settings name all of them."""
-    file = folder / f"controllers-{count}.json"
+def _ports(file: Path, count: int) -> list[int]:
+    """Ports that were free when `file` was written; they stay, as others know them."""
     if not file.is_file():
         file.write_text(json.dumps(services.free_ports(count)), encoding="ascii")
     ports: list[int] = json.loads(file.read_text(encoding="ascii"))

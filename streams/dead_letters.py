@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams import broker
 from streams.topics import DEAD_LETTERS
@@ -56,3 +57,54 @@ class DeadLetters:
 
     def _delivered(self, error: KafkaError | None, _: Any) -> None:
         self._failed = error or self._failed
+
+
+class Letter(NamedTuple):
+    """A record that was put aside."""
+
+    topic: str
+    partition: int
+    offset: int
+    """Where it lay."""
+    reason: str
+    key: bytes | None
+    value: bytes | None
+
+
+def held(settings: Settings) -> Iterator[Letter]:
+    """Every letter that is there now, the oldest first. Raises Unavailable."""
+    topic = settings.topic_prefix + DEAD_LETTERS.name
+    reader = broker.consumer(settings, "dead-letters")
+    try:
+        for number in range(DEAD_LETTERS.partitions):
+            yield from _letters(reader, TopicPartition(topic, number))
+    except KafkaException as error:
+        raise broker.unavailable(settings, error) from error
+    finally:
+        reader.close()
+
+
+def _letters(reader: Any, part: TopicPartition) -> Iterator[Letter]:
+    at, end = reader.get_watermark_offsets(part, broker.TIMEOUT_SECONDS)
+    reader.assign([TopicPartition(part.topic, part.partition, at)])
+    while at < end:
+        record = reader.poll(broker.TIMEOUT_SECONDS)
+        if record is None:
+            raise Unavailable(
+                f"{part.topic}: nothing came within {broker.TIMEOUT_SECONDS:g} s; look at the broker's log"
+            )
+        if record.error() is not None:
+            raise KafkaException(record.error())
+        told = {name: text.decode(errors="replace") for name, text in record.headers() or ()}
+        yield Letter(
+            told["topic"], int(told["partition"]), int(told["offset"]), told["reason"], record.key(), record.value()
+        )
+        at = record.offset() + 1
+
+
+def as_text(letters: Iterable[Letter]) -> str:
+    """A line for each: where it lay, its key, why it was put aside."""
+    return "\n".join(
+        f"{each.topic}/{each.partition} {each.offset}  {(each.key or b'').decode(errors='replace')}  {each.reason}"
+        for each in letters
+    )

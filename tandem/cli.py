@@ -412,6 +412,15 @@ def streams() -> None:
     """Kafka: topics, messages, and the way from there into a region's Redis."""
 
 
+@streams.command("dead-letters")
+@click.pass_obj
+def dead_letters(settings: settings_file.Settings) -> None:
+    """What no consumer could read: where it lay, its key, and why."""
+    from streams import dead_letters
+
+    click.echo(dead_letters.as_text(dead_letters.held(settings)) or "there are none")
+
+
 @streams.command()
 @click.option("--type", "kind", help="The JSON Schema of one type of message instead.")
 def schema(kind: str | None) -> None:

@@ -56,7 +56,7 @@ def test_several_addresses_are_several_nodes_and_one_elsewhere_is_not_ours(setti
 
 
 def test_the_controllers_keep_their_ports(settings: Settings) -> None:
-    assert kafka._controllers(settings.home, 3) == kafka._controllers(settings.home, 3)
+    assert kafka._ports(settings.home / "controllers.json", 3) == kafka._ports(settings.home / "controllers.json", 3)
 
 
 @pytest.mark.servers

@@ -25,6 +25,7 @@ from edge_service.region_store import LiveRow, RegionStore
 from streams import broker
 from streams.messages import StockChanged, encode, headers
 from tandem.offer import Live
+from tests.commands import tandem
 from tests.conftest import RedisServer, RunningKafka
 from tests.edge_service.conftest import region_at
 
@@ -240,11 +241,14 @@ def test_poison_goes_to_the_dead_letters_with_its_reason_and_what_is_behind_it_c
     assert len(letters) == len(poison)
     for key, value, _, reason in poison:
         kept = value if len(value or b"") < 900_000 else None
-        same = [letter for letter in letters if (letter["key"], letter["value"]) == (key, kept)]
-        (found,) = [letter for letter in same if reason in letter["reason"]]
-        assert found["topic"] == f"{world.settings.topic_prefix}inventory"
-        assert int(found["offset"]) >= 0
+        same = [letter for letter in letters if (letter.key, letter.value) == (key, kept)]
+        (found,) = [letter for letter in same if reason in letter.reason]
+        assert found.topic == f"{world.settings.topic_prefix}inventory"
+        assert found.offset >= 0
     assert sum(world.places().values()) == 20 + len(poison)
+    shown = tandem(world.settings, "streams", "dead-letters").output
+    assert shown.count("\n") == len(poison)
+    assert "  mars:1  key: b'mars:1' names no region of regions.toml" in shown
 
 
 def test_a_later_version_is_taken_and_a_type_of_the_future_put_aside(world: World) -> None:
@@ -254,7 +258,7 @@ def test_a_later_version_is_taken_and_a_type_of_the_future_put_aside(world: Worl
     world.projecting()
     until(lambda: world.state().get("1") is not None)
     assert world.state()["1"].stock == 42
-    assert [letter["reason"][:30] for letter in world.letters(1)] == ["header type: 'stock-forecast' "]
+    assert [letter.reason[:30] for letter in world.letters(1)] == ["header type: 'stock-forecast' "]
 
 
 def test_a_clock_that_runs_ahead_poisons_neither_ages_nor_sequences(world: World) -> None:
@@ -269,7 +273,7 @@ def test_a_clock_that_runs_ahead_poisons_neither_ages_nor_sequences(world: World
         world.send_raw("inventory", change.key, encode(change), headers(change))
     world.projecting()
     until(lambda: world.state().get("1") is not None and world.state()["1"].stock == 8)
-    reasons = sorted(letter["reason"] for letter in world.letters(2))
+    reasons = sorted(letter.reason for letter in world.letters(2))
     assert [reason[:27] for reason in reasons] == ["stock-changed: field at: is", "stock-changed: field sequen"]
     with redis.Redis.from_url(world.urls["north"]) as client:
         assert int(client.hget(region_store.LIVE_AGES, "stock")) <= time.time() * 1000  # type: ignore[arg-type]
