@@ -123,7 +123,8 @@ def test_two_projectors_of_one_name_do_not_fight_the_older_one_ends_and_says_why
 def test_a_broker_killed_while_changes_are_produced_loses_and_doubles_none(
     world: World, running_kafka: RunningKafka
 ) -> None:
-    world.projecting()
+    projecting = world.projecting()
+    until(lambda: "reads 12 partitions" in projecting.said)
     producer, changes = broker.producer(world.settings), world.changes(3_000)
     for number, change in enumerate(changes):
         world.sent.append(change)
