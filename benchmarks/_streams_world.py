@@ -6,9 +6,11 @@ import random
 import signal
 import subprocess
 import sysconfig
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,10 +157,35 @@ class World:
             found: Any = client.xrange(region_store.DELTAS)
         return list(found)
 
+    def counted(self) -> Counter[tuple[str, str]]:
+        """How often each product with its nine words is in the delta stream."""
+        told: Counter[tuple[str, str]] = Counter()
+        for _, fields in self.entries():
+            told.update((sku.decode(), words.decode()) for sku, words in fields.items() if sku)
+        return told
+
     def letters(self, count: int) -> list[Letter]:
         """The dead letters, once there are `count`."""
         until(lambda: len(list(held(self.settings))) >= count)
         return list(held(self.settings))
+
+
+@contextmanager
+def flowing(world: World, a_turn: int = 100) -> Iterator[None]:
+    """Changes that keep coming while the body runs."""
+    stop = threading.Event()
+
+    def flow() -> None:
+        while not stop.wait(0.02):
+            world.send(world.changes(a_turn))
+
+    thread = threading.Thread(target=flow)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def reference(messages: Iterable[Message]) -> dict[str, Live]:

@@ -11,7 +11,7 @@ class Observed:
     """The numbers of one region's projector."""
 
     def __init__(self, region: str) -> None:
-        self._region, self._registry = region, CollectorRegistry()
+        self._region, self.registry = region, CollectorRegistry()
         records = self._counter("records", "Records read, by what became of them", "outcome")
         self.applied = records.labels(region, "applied")
         self.stale = records.labels(region, "stale")
@@ -33,7 +33,7 @@ class Observed:
             "From the broker's time of a batch's newest record until it was in Redis",
             ["region"],
             buckets=AGES,
-            registry=self._registry,
+            registry=self.registry,
         ).labels(region)
 
     def lag(self, topic: str, partition: int, records: int) -> None:
@@ -45,10 +45,10 @@ class Observed:
 
     def serve(self, port: int) -> None:
         """Answer Prometheus on loopback."""
-        start_http_server(port, "127.0.0.1", self._registry)
+        start_http_server(port, "127.0.0.1", self.registry)
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(f"tandem_projector_{name}", says, ["region", *labels], registry=self._registry)
+        return Counter(f"tandem_projector_{name}", says, ["region", *labels], registry=self.registry)
 
     def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
-        return Gauge(f"tandem_projector_{name}", says, ["region", *labels], registry=self._registry)
+        return Gauge(f"tandem_projector_{name}", says, ["region", *labels], registry=self.registry)

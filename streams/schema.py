@@ -43,6 +43,23 @@ def json_schema(kind: str) -> str:
     return json.dumps({"$schema": DIALECT, **msgspec.json.schema(MESSAGES[kind])}, indent=2) + "\n"
 
 
+def table() -> str:
+    """The topics as the table of docs/streams.md."""
+    rows = [
+        (
+            f"`{topic.name}`",
+            topic.key,
+            ", ".join(f"`{each.type}`" for each in topic.messages) or "whatever was refused",
+            str(topic.partitions),
+            f"{topic.retention_hours // 24} days",
+            topic.cleanup,
+        )
+        for topic in TOPICS.values()
+    ]
+    head = ("topic", "key", "messages", "partitions", "kept", "cleanup")
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
 def _channel(topic: Topic) -> dict[str, Any]:
     names = [each.type for each in topic.messages] or [REFUSED]
     numbers = {name: int(value) if value.lstrip("-").isdigit() else value for name, value in topic.config.items()}

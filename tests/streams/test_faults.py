@@ -8,18 +8,14 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 import redis
 
-from benchmarks._streams_world import World, until
+from benchmarks._streams_world import World, flowing, until
 from edge_service import region_store
 from edge_service.region_store import LiveRow, RegionStore
 from streams import broker
@@ -34,32 +30,6 @@ pytestmark = pytest.mark.servers
 KILLS = 12
 
 
-@contextmanager
-def flowing(world: World, a_turn: int = 100) -> Iterator[None]:
-    """Changes that keep coming while the body runs."""
-    stop = threading.Event()
-
-    def flow() -> None:
-        while not stop.wait(0.02):
-            world.send(world.changes(a_turn))
-
-    thread = threading.Thread(target=flow)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def counted_once(world: World) -> Counter[tuple[str, str]]:
-    """How often each (product, nine words) is in the delta stream that edges read."""
-    told: Counter[tuple[str, str]] = Counter()
-    for _, fields in world.entries():
-        told.update((sku.decode(), words.decode()) for sku, words in fields.items() if sku)
-    return told
-
-
 def test_a_projector_killed_again_and_again_loses_and_doubles_nothing(world: World) -> None:
     chance, projecting = random.Random(1), world.projecting()
     with flowing(world):
@@ -69,7 +39,7 @@ def test_a_projector_killed_again_and_again_loses_and_doubles_nothing(world: Wor
             projecting.start()
     world.wait()
     sent, read = len(world.sent), sum(world.places().values())
-    doubled = [told for told, times in counted_once(world).items() if times > 1]
+    doubled = [told for told, times in world.counted().items() if times > 1]
     print(f"{KILLS} kills, {sent} sent, {read} read, {len(world.expected())} products right, {len(doubled)} doubled")
     assert (read, doubled) == (sent, [])
 
@@ -85,7 +55,7 @@ def test_partitions_that_move_between_projectors_lose_and_double_nothing(world: 
         first.kill(signal.SIGTERM)
         until(lambda: "reads 12 partitions" in second.said)
     world.wait()
-    doubled = [told for told, times in counted_once(world).items() if times > 1]
+    doubled = [told for told, times in world.counted().items() if times > 1]
     print(f"{len(world.sent)} sent, {sum(world.places().values())} read, {len(doubled)} doubled")
     assert (sum(world.places().values()), doubled) == (len(world.sent), [])
 
@@ -104,7 +74,7 @@ def test_a_projector_that_slept_through_a_rebalance_is_refused_and_begins_anew(w
     with flowing(world):
         until(lambda: "reads 6 partitions" in waking.said and sleeper.said.count("reads") > 1)
     world.wait()
-    doubled = [told for told, times in counted_once(world).items() if times > 1]
+    doubled = [told for told, times in world.counted().items() if times > 1]
     print(f"{len(world.sent)} sent, {sum(world.places().values())} read, {len(doubled)} doubled")
     assert (sum(world.places().values()), doubled) == (len(world.sent), [])
 
@@ -137,7 +107,7 @@ def test_a_broker_killed_while_changes_are_produced_loses_and_doubles_none(
             running_kafka.server.start()
     assert producer.flush(60) == 0
     world.wait()
-    read, doubled = sum(world.places().values()), [t for t, times in counted_once(world).items() if times > 1]
+    read, doubled = sum(world.places().values()), [t for t, times in world.counted().items() if times > 1]
     print(f"a killed broker: {len(changes)} sent, {read} read, {len(doubled)} doubled")
     assert (read, doubled) == (3_000, [])
 
