@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -30,7 +28,8 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
-from benchmarks import _edge_load, _edge_world, _plain_loop, _told
+from benchmarks import _edge_load, _edge_world, _plain_loop, _streams_flow, _told
+from benchmarks._streams_flow import Teller
 from benchmarks._streams_world import World, reference
 from benchmarks._told import Row
 from benchmarks.edge import redis_up
@@ -47,7 +46,7 @@ FLOORS = {"tandem/plain_loop": 5.0, "project_per_second": 30_000.0}
 CEILINGS = {"visible_p99_ms": 50.0}
 PRODUCTS = 50_000
 FLOWING_A_SECOND = 2_000
-WARM_SECONDS = 3.0
+WARM_SECONDS = 5.0
 
 
 class Wrong(Exception):
@@ -162,7 +161,9 @@ def plain(held: Servers, count: int) -> float:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         with redis.Redis.from_url(held.url) as client:
             found: Any = client.hgetall(_plain_loop.KEY)
-        if {sku.decode(): Live(stock=int(stock)) for sku, stock in found.items()} != reference(changes):
+        if {sku.decode(): Live(stock=int(stock), list_price=None) for sku, stock in found.items()} != reference(
+            changes
+        ):
             raise Wrong("the plain loop's state is not what was sent")
         return count / float(done.stdout)
 
@@ -175,56 +176,28 @@ def visible(held: Servers, probes: int) -> list[float]:
         home = str(held.folder / "edge")
         command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", held.url, "--home", home)
         world.projecting()
-        stop = threading.Event()
         with (
             _edge_load.served(*command, port=port, log=held.folder / "edge.log", path="/readyz"),
+            _streams_flow.flowing(world.settings, FLOWING_A_SECOND),
             socket.create_connection(("127.0.0.1", port)) as connection,
         ):
-            flow = _Flow(world.settings)
-            thread = threading.Thread(target=flow.run, args=(stop,))
-            thread.start()
-            try:
-                time.sleep(WARM_SECONDS)
-                return [flow.seen(connection, number) for number in range(probes)]
-            finally:
-                stop.set()
-                thread.join()
+            time.sleep(WARM_SECONDS)
+            teller = Teller(world.settings)
+            return [_seen(teller, connection, number) for number in range(probes)]
 
 
-class _Flow:
-    """Changes at a steady rate, and among them those that are waited for."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._producer = settings, broker.producer(settings)
-        self._sequences = itertools.count(time.time_ns() // 1000)
-
-    def run(self, stop: threading.Event) -> None:
-        started = time.perf_counter()
-        for number in itertools.count(1):
-            if stop.is_set():
-                return
-            self._tell(200 + number % 9_000, number % 900)
-            if number % 20 == 0:
-                time.sleep(max(0.0, started + number / FLOWING_A_SECOND - time.perf_counter()))
-
-    def _tell(self, product: int, stock: int) -> None:
-        sku, sequence = _edge_world.sku(product), next(self._sequences)
-        change = StockChanged(region="north", sku=sku, stock=stock, sequence=sequence, at=datetime.now(UTC))
-        broker.send(self._producer, self._settings, change)
-        self._producer.poll(0)
-
-    def seen(self, connection: socket.socket, number: int) -> float:
-        """Change the stock of a product that others have plenty of, and ask for its bundles until they say so."""
-        product, units = number % 100, 20 + number % 7 + number // 100 % 23 * 10
-        request = f"GET /v1/north/bundles/{_edge_world.sku(product)} HTTP/1.1\r\nHost: edge\r\n\r\n".encode()
-        wanted = b'"sellable":%d,' % units
-        started = time.perf_counter()
-        self._tell(product, units)
-        while wanted not in _ask(connection, request):
-            time.sleep(0.0005)
-        seconds = time.perf_counter() - started
-        time.sleep(0.005)
-        return 1_000 * seconds
+def _seen(teller: Teller, connection: socket.socket, number: int) -> float:
+    """Change the stock of a product that others have plenty of, and ask for its bundles until they say so."""
+    product, units = number % 100, 20 + number % 7 + number // 100 % 23 * 10
+    request = f"GET /v1/north/bundles/{_edge_world.sku(product)} HTTP/1.1\r\nHost: edge\r\n\r\n".encode()
+    wanted = b'"sellable":%d,' % units
+    started = time.perf_counter()
+    teller.tell(product, units)
+    while wanted not in _ask(connection, request):
+        time.sleep(0.0005)
+    seconds = time.perf_counter() - started
+    time.sleep(0.005)
+    return 1_000 * seconds
 
 
 def _ask(connection: socket.socket, request: bytes) -> bytes:
