@@ -140,7 +140,7 @@ class RegionEnd:
                 yield
         except TandemError as error:
             self.forget()
-            if "OTHERPLACE " in str(error) or "NOSCRIPT" in str(error):
+            if "OTHERPLACE " in str(error) or "No matching script" in str(error):
                 raise Moved(f"region {self._region.name}: places have moved on: {error}") from error
             raise
 
