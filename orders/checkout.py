@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -15,7 +14,7 @@ from orders import outbox, reservations, stock
 from orders.basket import Basket
 from orders.database import Session
 from orders.questions import CheckoutQuestion, OrderAnswer, SoldLine
-from orders.stock import NOTHING, Change, Held
+from orders.stock import Change
 from streams import messages
 from tandem.regions import Region
 
@@ -56,9 +55,9 @@ async def place(
     """Sell the basket. Raises a 409 problem where a product is sold out, or a quote used."""
     mine = await reservations.take(session, region, reservation_id) if reservation_id else {}
     needed = basket.units
-    held = await stock.lock(session, region, {*needed, *mine})
-    _enough(needed, held, mine)
-    changes = {sku: Change(-needed[sku], -mine.get(sku, 0)) for sku in {*needed, *mine}}
+    wanted = {sku: needed[sku] - mine.get(sku, 0) for sku in {*needed, *mine}}
+    await stock.lock_enough(session, region, wanted)
+    changes = {sku: Change(-needed[sku], -mine.get(sku, 0)) for sku in wanted}
     left = await stock.apply(session, region, changes)
     order = _answer(region, basket)
     async with session.pipeline():  # one way to the server and back: others wait for these rows
@@ -72,14 +71,9 @@ async def place(
 async def reserve(session: Session, region: str, basket: Basket, expires_at: datetime) -> UUID:
     """Hold the basket's goods. Raises a 409 problem where a product is sold out."""
     needed = basket.units
-    _enough(needed, await stock.lock(session, region, needed), {})
+    await stock.lock_enough(session, region, needed)
     await stock.change(session, region, {sku: Change(reserved=units) for sku, units in needed.items()})
     return await reservations.add(session, region, needed, expires_at)
-
-
-def _enough(needed: Mapping[str, int], held: Mapping[str, Held], mine: Mapping[str, int]) -> None:
-    """What the shopper holds already counts as left for him."""
-    stock.must_hold({sku: held.get(sku, NOTHING).available + mine.get(sku, 0) for sku in needed}, needed)
 
 
 def _answer(region: str, basket: Basket) -> OrderAnswer:

@@ -52,8 +52,8 @@ async def move(session: Session, region: str, movements: Sequence[Movement]) -> 
     for number, each in enumerate(movements):
         if held[each.sku].on_hand + changes[each.sku] > MOST:
             raise wrong(f"movements[{number}]", f"would make it more than {MOST:,} units")
-    leaving = {sku: -units for sku, units in changes.items() if units < 0}
-    stock.must_hold({sku: held[sku].available for sku in leaving}, leaving)
+    if lacking := {sku: -units for sku, units in changes.items() if held[sku].available + units < 0}:
+        raise stock.sold_out({sku: (held[sku].available, units) for sku, units in lacking.items()})
     moved = [(each.sku, changes[each.sku], each.reason) for each in movements if changes[each.sku]]
     await stock.moved(session, region, moved)
     left = await stock.change(session, region, {sku: Change(on_hand=units) for sku, units in changes.items()})

@@ -39,10 +39,17 @@ class Left(NamedTuple):
     at: datetime
 
 
-NOTHING = Held(0, 0)
 _LOCK = """
 SELECT sku, on_hand, reserved FROM stock WHERE region = %s AND sku = ANY(%s) ORDER BY sku FOR UPDATE
 """
+_LOCK_ENOUGH = """
+SELECT stock.sku FROM stock
+JOIN unnest(%s::text[], %s::bigint[]) AS wanted (sku, units) ON stock.sku = wanted.sku
+WHERE stock.region = %s AND stock.on_hand - stock.reserved >= wanted.units
+ORDER BY stock.sku FOR UPDATE OF stock
+"""
+"""Who comes too late finds nothing to lock, and waits for nobody."""
+_LEFT = "SELECT sku, on_hand - reserved FROM stock WHERE region = %s AND sku = ANY(%s)"
 _CHANGE = """
 UPDATE stock
 SET on_hand = stock.on_hand + change.on_hand, reserved = stock.reserved + change.reserved,
@@ -66,6 +73,16 @@ async def lock(session: Session, region: str, skus: Iterable[str]) -> dict[str, 
     """The stock of these products, nobody else's to change until the transaction ends; without those never stocked."""
     found = await session.execute(_LOCK, [region, sorted(set(skus))])
     return {sku: Held(on_hand, reserved) for sku, on_hand, reserved in await found.fetchall()}
+
+
+async def lock_enough(session: Session, region: str, wanted: Mapping[str, int]) -> None:
+    """As `lock`. Raises a 409 problem that names every product of which less can be sold than is wanted."""
+    found = await session.execute(_LOCK_ENOUGH, [list(wanted), list(wanted.values()), region])
+    locked = {sku for (sku,) in await found.fetchall()}
+    if lacking := [sku for sku in wanted if sku not in locked]:
+        rows = await (await session.execute(_LEFT, [region, lacking])).fetchall()
+        left = {str(sku): int(units) for sku, units in rows}
+        raise sold_out({sku: (left.get(sku, 0), wanted[sku]) for sku in lacking})
 
 
 async def change(session: Session, region: str, changes: Mapping[str, Change]) -> list[Left]:
@@ -103,9 +120,8 @@ async def moved(session: Session, region: str, moves: Sequence[tuple[str, int, s
         await session.execute(_MOVED, [region, *columns])
 
 
-def must_hold(left: Mapping[str, int], wanted: Mapping[str, int]) -> None:
-    """Raises a 409 problem that names every product of which less is left than wanted."""
-    lacking = [FieldError(sku, f"{left[sku]} left, {wanted[sku]} wanted") for sku in wanted if left[sku] < wanted[sku]]
-    if lacking:
-        named = "; ".join(f"{each.field}: {each.detail}" for each in lacking)
-        raise Problem(409, f"sold out: {named}", *lacking, kind="sold-out")
+def sold_out(lacking: Mapping[str, tuple[int, int]]) -> Problem:
+    """The problem of products of which less is left (the first number) than is wanted (the second)."""
+    errors = [FieldError(sku, f"{left} left, {wanted} wanted") for sku, (left, wanted) in lacking.items()]
+    named = "; ".join(f"{each.field}: {each.detail}" for each in errors)
+    return Problem(409, f"sold out: {named}", *errors, kind="sold-out")
