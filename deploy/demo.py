@@ -210,6 +210,8 @@ Ctrl-C stops everything that this started."""  # noqa: S608 - an example for a p
         return popular
 
     def _follow(self) -> None:
+        """The streaming jobs, anew as the edge."""
+        services.stop(live.servers(self.settings), self._detail)
         self._run(["python", "-m", "spark_jobs.session", "--fetch", "--streams"], "stream-packages")
         started = services.start_all(self.settings, live.servers(self.settings), self._detail)
         self._stack.callback(services.stop, started, self._say)

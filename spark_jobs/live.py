@@ -29,6 +29,8 @@ NAME = "candidates"
 QUERY = "sql.streaming.queryId"
 """Where Spark says, inside a batch, which query it is of: the same as long as its checkpoint stays."""
 RESTART_SECONDS = 5.0
+NEWEST = 10
+"""Commits of each table that a first start looks back over."""
 
 
 def run(settings: Settings, say: Say, *, once: bool = False) -> None:
@@ -69,41 +71,55 @@ def _reason(query: StreamingQuery) -> str:
 def candidates(spark: SparkSession, settings: Settings, say: Say, *, once: bool = False) -> StreamingQuery:
     """Follow the lake's events and make candidates of them; `once`: of those there now, and end.
 
-    Without a checkpoint it begins with what comes from now on: the window is read whole in any case.
+    Without a checkpoint it begins with the newest commits, and the first batch of a process makes candidates of every
+    region: the window is read whole in any case.
     """
-    writer = _events(spark, settings, from_now=not once).writeStream.queryName(NAME)
+    writer = _events(spark, settings, newest=not once).writeStream.queryName(NAME)
     writer = writer.option("checkpointLocation", checkpoint(settings, NAME))
     trigger: Any = {"availableNow": True} if once else {"processingTime": f"{settings.live_seconds} seconds"}
-    return writer.trigger(**trigger).foreachBatch(partial(_batch, settings, say)).start()
+    return writer.trigger(**trigger).foreachBatch(_Maker(settings, say).make).start()
 
 
-def _events(spark: SparkSession, settings: Settings, *, from_now: bool) -> DataFrame:
+def _events(spark: SparkSession, settings: Settings, *, newest: bool) -> DataFrame:
     """Region and time of each new row; what imports rewrite and what is only put together anew is passed over."""
-    return reduce(DataFrame.unionAll, [_appended(spark, settings, table, from_now) for table in trending.TABLES])
+    return reduce(DataFrame.unionAll, [_appended(spark, settings, table, newest=newest) for table in trending.TABLES])
 
 
-def _appended(spark: SparkSession, settings: Settings, table: str, from_now: bool) -> DataFrame:
+def _appended(spark: SparkSession, settings: Settings, table: str, *, newest: bool) -> DataFrame:
     reader = spark.readStream.format("delta").option("skipChangeCommits", "true")
-    if from_now:
-        reader = reader.option("startingVersion", "latest")
+    if newest:
+        reader = reader.option("startingVersion", max(lake.open_table(settings, table).version() - NEWEST, 0))
     at = "ordered_at" if table == "sales_lines" else "at"
     return reader.load(delta.uri(settings, table)).select("region", F.col(at).alias("at"))
 
 
-def _batch(settings: Settings, say: Say, batch: DataFrame, number: int) -> None:
-    start = time.monotonic()
-    query = batch.sparkSession.sparkContext.getLocalProperty(QUERY)
-    known = trending.sources(settings, datetime.now(UTC))
-    since = known.now - timedelta(minutes=known.rules.live.window_minutes)
-    fresh = {row.region for row in batch.where(F.col("at") >= F.lit(since)).select("region").distinct().collect()}
-    regions = [region for region in regions_file.load(settings.config_folder).region if region.name in fresh]
-    if not regions:
-        return
-    work = partial(trending.found, known)
-    found: list[Found] = in_tasks.values(in_tasks.each(batch.sparkSession, regions, work, in_tasks.VALUE))
-    publish(settings, regions, found, known, (query, number), say)
-    told = ", ".join(f"{each.region} {len(each.candidates)}" for each in found)
-    say(f"{NAME}: batch {number}: {told}; {time.monotonic() - start:.1f} s")
+class _Maker:
+    """Makes candidates of batches."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings, self._say, self._first = settings, say, True
+
+    def make(self, batch: DataFrame, number: int) -> None:
+        """Candidates of the regions that have something new in the window; of all of them in the first batch."""
+        start, spark = time.monotonic(), batch.sparkSession
+        known = trending.sources(self._settings, datetime.now(UTC))
+        regions = self._regions(batch, known)
+        if regions:
+            work = partial(trending.found, known)
+            found: list[Found] = in_tasks.values(in_tasks.each(spark, regions, work, in_tasks.VALUE))
+            query = spark.sparkContext.getLocalProperty(QUERY)
+            publish(self._settings, regions, found, known, (query, number), self._say)
+            told = ", ".join(f"{each.region} {len(each.candidates)}" for each in found)
+            self._say(f"{NAME}: batch {number}: {told}; {time.monotonic() - start:.1f} s")
+        self._first = False
+
+    def _regions(self, batch: DataFrame, known: trending.Sources) -> list[Region]:
+        every = regions_file.load(self._settings.config_folder).region
+        if self._first:
+            return every
+        since = F.lit(known.now - timedelta(minutes=known.rules.live.window_minutes))
+        fresh = {row.region for row in batch.where(F.col("at") >= since).select("region").distinct().collect()}
+        return [region for region in every if region.name in fresh]
 
 
 def publish(
@@ -117,8 +133,9 @@ def publish(
     """Candidates into Delta, in one commit, and into each region's Redis; of one batch, both once."""
     expires_at = known.now + timedelta(seconds=known.rules.live.ttl_seconds)
     rows = [row for each in found for row in _rows(each, known, expires_at)]
-    table = pa.Table.from_pylist(rows, schema=lake.arrow_schema(LIVE_CANDIDATES))
-    lake.append_once(settings, LIVE_CANDIDATES, table, *batch)
+    if rows:
+        table = pa.Table.from_pylist(rows, schema=lake.arrow_schema(LIVE_CANDIDATES))
+        lake.append_once(settings, LIVE_CANDIDATES, table, *batch)
     of_name = {region.name: region for region in regions}
     for each in found:
         try:

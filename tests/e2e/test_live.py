@@ -105,13 +105,12 @@ async def test_what_takes_off_is_offered_and_a_kill_of_the_whole_job_loses_and_d
     with running(shop, log) as live:
         async with client_of(create_app(edge_settings(tmp_path / "edge"), [region])) as client:
             await ready(client)
-            wait(live, lambda: "candidates: batch" in log.read_text(encoding="utf-8"), log)
+            wait(live, lambda: len(names(shop, "sales_lines", "order_id")) >= 306, log)
 
             async def offered() -> bool:
                 return await shown(client, "soap") == [("live", ["soap", "wine"])]
 
             await until(offered, SECONDS)
-        wait(live, lambda: len(names(shop, "sales_lines", "order_id")) >= 306, log)
     expected = [each.order_id for each in before] + [each.order_id for each in takes_off for _ in each.lines]
     assert names(shop, "sales_lines", "order_id") == sorted(expected)
     assert names(shop, "activity", "event_id") == sorted(f"v{n}" for n in range(100))
