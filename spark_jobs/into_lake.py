@@ -71,8 +71,8 @@ def source_options(settings: Settings) -> dict[str, str]:
         "includeHeaders": "true",
         "failOnDataLoss": "true",
     }
-    given = dict(part.split("=", 1) for part in settings.kafka_options.split(";") if part.strip())
-    return own | _java({name.strip(): value.strip() for name, value in given.items()})
+    given = [part.partition("=") for part in settings.kafka_options.split(";") if part.strip()]
+    return own | _java({name.strip(): value.strip() for name, _, value in given})
 
 
 def _java(options: Mapping[str, str]) -> dict[str, str]:

@@ -165,6 +165,23 @@ def append_once(settings: Settings, table: Table, rows: pa.Table, writer: str, n
     return True
 
 
+def append_after(opened: DeltaTable, rows: pa.Table, writer: str) -> bool:
+    """Add `rows` to the version that was `opened`; False, and nothing is added, where a `writer` did so meanwhile.
+
+    So two that first look at what is there and then add to it never add the same.
+    """
+    told = CommitProperties(
+        custom_metadata={"tandem": "append"}, app_transactions=[Transaction(writer, opened.version())]
+    )
+    try:
+        write_deltalake(opened, rows, mode="append", commit_properties=told)
+    except CommitFailedError as error:
+        if "Concurrent transaction" not in str(error):
+            raise
+        return False
+    return True
+
+
 def versions(settings: Settings, names: Iterable[str] = INPUTS) -> dict[str, int]:
     """The newest Delta version of each table."""
     return {name: open_table(settings, name).version() for name in names}
