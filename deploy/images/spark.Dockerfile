@@ -16,4 +16,5 @@ RUN uv pip install --system --no-cache --no-deps --no-build-isolation --editable
 USER tandem
 ENV TANDEM_HOME=/data TANDEM_SPARK_JARS=/opt/spark-packages
 # No secret is made here: a placeholder keeps one out of the image.
-RUN TANDEM_LAKE=s3a://none/lake TANDEM_S3_SECRET_KEY=unused python -m spark_jobs.session --fetch
+RUN TANDEM_LAKE=s3a://none/lake TANDEM_S3_SECRET_KEY=unused python -m spark_jobs.session --fetch \
+ && TANDEM_LAKE=s3a://none/lake TANDEM_S3_SECRET_KEY=unused python -m spark_jobs.session --fetch --streams
