@@ -162,7 +162,16 @@ def _goods(known: Sources, region: Region, skus: pa.Array) -> Goods:
     told = [part.filter(pc.is_in(part["sku"], skus)) for part in pricing.catalogue(*catalogue, region)]
     priced = pricer.known_products(pricer.by_kind(pa.concat_tables(told)), known.rules.pricing)
     rules = merchandising.resolve(known.rules.rule, known.lines, products.values(), known.now.date())
-    return Goods(products, _known(priced, priced.price), _known(priced, priced.floor), rules)
+    prices, floors = (_known(priced, amounts) for amounts in (priced.price, priced.floor))
+    return Goods(products, prices, floors, rules, _listed(known, region.name, skus))
+
+
+def _listed(known: Sources, region: str, anchors: pa.Array) -> dict[str, set[str]]:
+    """The bundles of each anchor in the last build's lists for the whole region."""
+    where = (pc.field("as_of") == known.as_of) & (pc.field("region") == region) & (pc.field("segment") == ALL)
+    lists = lake.open_table(known.settings, "bundle_sets").to_pyarrow_dataset()
+    rows = lists.to_table(columns=["anchor", "bundles"], filter=where & pc.field("anchor").isin(anchors)).to_pylist()
+    return {row["anchor"]: {place["bundle_id"] for place in row["bundles"]} for row in rows}
 
 
 def _known(priced: Products, amounts: Ints) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from spark_jobs.kernels import trends
 from spark_jobs.kernels.trends import Floats, Ints, Mask, Pairs, Signals
 from tandem import merchandising
+from tandem.bundle import bundle_id
 from tandem.merchandising import LEVEL, Product, Resolved
 from tandem.rules import Bundling, Live
 from tandem.segments import ALL
@@ -38,6 +39,8 @@ class Goods(NamedTuple):
     """Minor units; none: not known."""
     floor: Mapping[str, int]
     rules: Sequence[Resolved]
+    listed: Mapping[str, Collection[str]]
+    """By anchor: ids of the bundles that the last build lists for it, which need no candidate."""
 
 
 class Candidate(NamedTuple):
@@ -164,6 +167,8 @@ def _factor(pair: tuple[str, str], goods: Goods, rules: Sequence[Resolved], most
     """What rules make of a pair's score; 0 where they forbid it, or it is no offer that a build would make."""
     first, second = (goods.products.get(sku) for sku in pair)
     if first is None or second is None or _alike(first, second):
+        return 0.0
+    if bundle_id((sku, 1) for sku in pair) in goods.listed.get(pair[0], ()):
         return 0.0
     prices = [goods.price[sku] for sku in pair if sku in goods.price]
     if len(prices) == 2 and max(prices) > most_ratio * min(prices):

@@ -16,6 +16,7 @@ from spark_jobs.kernels import blending, trends
 from spark_jobs.kernels.blending import Goods, candidates
 from spark_jobs.kernels.trends import Signals
 from tandem import merchandising
+from tandem.bundle import bundle_id
 from tandem.merchandising import Product
 from tandem.rules import Bundling, Live, Rule, Selector
 
@@ -103,6 +104,10 @@ KINDS = {"grill": "Garden", "coal": "Fuel", "sauce": "Food", "tongs": "Tools", "
 CATALOGUE = {sku: Product(sku, "", category) for sku, category in KINDS.items()}
 
 
+LISTED = {"tongs": [bundle_id([("tongs", 1), ("coal", 1)])]}
+"""What the last build lists."""
+
+
 def bought(*baskets: tuple[str, ...], seconds_ago: int = 30) -> pa.Table:
     rows = [
         {"actor": f"s{n}", "kind": 0, "sku": sku, "at": NOW - seconds_ago * 1_000_000, "weight": 5.0}
@@ -118,7 +123,7 @@ def known(*rows: tuple[str, str, int, int, int, float, float]) -> pa.Table:
 
 def asked(window: pa.Table, before: pa.Table, *rules: Rule, k: int = 3, **live: int) -> list[tuple[str, str, str]]:
     resolved = merchandising.resolve(rules, [], CATALOGUE.values(), dt.date(2024, 3, 1))
-    goods = Goods(CATALOGUE, {"grill": 10_000, "tongs": 100}, {}, resolved)
+    goods = Goods(CATALOGUE, {"grill": 10_000, "tongs": 100}, {}, resolved, LISTED)
     found = candidates(window, before, goods, NOW, Live(**live), Bundling(), "north", k)
     assert all(0 < each.confidence <= 1 for each in found)
     assert all(each.actors >= k for each in found)
@@ -157,6 +162,10 @@ def test_what_a_merchandiser_forbids_is_no_candidate(rule: Rule) -> None:
 def test_what_is_looked_at_to_choose_one_of_and_what_costs_too_unlike_is_no_candidate() -> None:
     assert asked(bought(*[("grill", "bbq")] * 3), known()) == []
     assert asked(bought(*[("grill", "tongs")] * 3), known()) == []
+
+
+def test_what_the_last_build_lists_for_an_anchor_needs_no_candidate() -> None:
+    assert asked(bought(*[("tongs", "coal")] * 3), known()) == [("coal", "tongs", "together")]
 
 
 def test_an_anchor_has_few_candidates_and_a_region_few_anchors() -> None:
