@@ -5,7 +5,9 @@ counts once for a product, with the strongest signal, however often it was touch
 
     r(p)    = Σ_s u(s, p)                        what is felt for a product
     A       = Σ_s max_p u(s, p)                  shoppers, each by the strongest signal
-    surge   = r(p) / (A · (o(p) + 1) / (O + 2))  over the share of orders that held it (o of O), Laplace's estimate
+    surge   = (r(p) + 1) / (A · (o(p) + 1) / (O + 2) + 1)
+                                                 over the share of orders that held it (o of O, Laplace's estimate);
+                                                 one more of each, so that a few shoppers say little
     r(a, b) = Σ_s min(u(s, a), u(s, b))          felt by the same shoppers, never above r(a)
     confidence(b | a) = (r(a, b) + m · c) / (r(a) + m)
 
@@ -116,7 +118,7 @@ def shoppers(found: Felt) -> float:
 def surge(strength: Floats, shoppers: float, orders: Ints, orders_total: int) -> Floats:
     """How many times as much each product is felt for as its share of orders says, shape (products,)."""
     share = (orders + 1) / (orders_total + 2)
-    return strength / (shoppers * share) if shoppers else np.zeros(len(strength))
+    return (strength + 1) / (shoppers * share + 1)
 
 
 def pairs(found: Felt, products: int) -> Pairs:

@@ -87,7 +87,7 @@ def test_of_a_shopper_who_touches_everything_only_the_strongest_count() -> None:
 def test_a_product_surges_by_its_share_of_orders() -> None:
     strength = np.array([5.0, 5.0, 0.0])
     found = trends.surge(strength, 10.0, np.array([499, 0, 0]), 998)
-    assert found.tolist() == pytest.approx([1.0, 500.0, 0.0])
+    assert found.tolist() == pytest.approx([6 / 6, 6 / 1.01, 1 / 1.01])
     assert trends.raised(np.array([0.01, 0.01, 0.2, 0.7]), np.array([0.5, 500.0, 5.0, 9.0])).tolist() == pytest.approx(
         [0.01, 0.1, 0.5, 0.7]
     )
