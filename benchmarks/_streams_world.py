@@ -188,6 +188,14 @@ def flowing(world: World, a_turn: int = 100) -> Iterator[None]:
         thread.join()
 
 
+def killed_at_work(world: World, projecting: Projecting, seconds: float) -> None:
+    """Kill it so many seconds after it brought something in since it was started."""
+    before = sum(world.places().values())
+    until(lambda: sum(world.places().values()) > before)
+    time.sleep(seconds)
+    projecting.kill()
+
+
 def reference(messages: Iterable[Message]) -> dict[str, Live]:
     """What a plain loop over all messages ends in, the highest sequence per product and kind."""
     stock: dict[str, StockChanged] = {}

@@ -13,23 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks._streams_world import flowing, until
+from benchmarks._streams_world import flowing, killed_at_work, until
 from benchmarks.streams import servers
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=1.0, help="between two kills at most")
+    parser.add_argument("--seconds", type=float, default=0.3, help="that it works before it is killed, at most")
     options = parser.parse_args()
     chance, started = random.Random(1), time.monotonic()
     with tempfile.TemporaryDirectory() as made, servers(Path(made)) as held, held.world() as world:
         projecting = world.projecting()
-        until(world.places)
         with flowing(world):
             for _ in range(options.kills):
-                time.sleep(chance.uniform(0.1, options.seconds))
-                projecting.kill()
+                killed_at_work(world, projecting, chance.uniform(0, options.seconds))
                 projecting.start()
         sent = len(world.sent)
         until(lambda: sum(world.places().values()) >= sent)

@@ -260,7 +260,7 @@ def milliseconds(at: datetime) -> int:
 class Changes:
     """Changes of stock and prices, column by column, as APPLY takes them."""
 
-    __slots__ = ("ats", "lists", "sales", "sequences", "skus", "stocks")
+    __slots__ = ("ats", "lists", "prices_at", "sales", "sequences", "skus", "stock_at", "stocks")
 
     def __init__(self) -> None:
         self.skus: list[str] = []
@@ -269,6 +269,8 @@ class Changes:
         self.stocks: list[Told] = []
         self.lists: list[Told] = []
         self.sales: list[Told] = []
+        self.stock_at = self.prices_at = 0
+        """Times (ms since 1970) that all else is known to be good for."""
 
     def __len__(self) -> int:
         return len(self.skus)
@@ -284,9 +286,9 @@ class Changes:
         self.lists.append(list_price)
         self.sales.append(sale_price)
 
-    def arguments(self, kept: int, stock_at: int = 0, prices_at: int = 0) -> list[str | bytes | int]:
-        """Arguments of APPLY; with the times (ms since 1970) that all else is known to be good for."""
-        return [kept, stock_at, prices_at, _pack(tuple(getattr(self, name) for name in _COLUMNS))]
+    def arguments(self, kept: int) -> list[str | bytes | int]:
+        """Arguments of APPLY; `kept`: entries of the delta stream."""
+        return [kept, self.stock_at, self.prices_at, _pack(tuple(getattr(self, name) for name in _COLUMNS))]
 
 
 _COLUMNS = ("skus", "sequences", "ats", "stocks", "lists", "sales")
@@ -303,7 +305,9 @@ def delta_arguments(deltas: Sequence[Delta]) -> list[str | bytes | int]:
 
 def heartbeat_arguments(at: int) -> list[str | bytes | int]:
     """Arguments of APPLY for "all is well up to `at` (ms since 1970), nothing changed"."""
-    return Changes().arguments(DELTAS_KEPT, at, at)
+    changes = Changes()
+    changes.stock_at = changes.prices_at = at
+    return changes.arguments(DELTAS_KEPT)
 
 
 def snapshot_arguments(rows: Sequence[LiveRow], at: datetime) -> list[str | bytes | int]:
@@ -312,9 +316,9 @@ def snapshot_arguments(rows: Sequence[LiveRow], at: datetime) -> list[str | byte
     for row in rows:
         sale_price = None if row.list_price is None else told_sale(row.sale_price)
         changes.add(row.sku, 0, stamp, row.stock, row.list_price, sale_price)
-    has_stock = any(row.stock is not None for row in rows)
-    has_prices = any(row.list_price is not None for row in rows)
-    return changes.arguments(DELTAS_KEPT, stamp if has_stock else 0, stamp if has_prices else 0)
+    changes.stock_at = stamp if any(row.stock is not None for row in rows) else 0
+    changes.prices_at = stamp if any(row.list_price is not None for row in rows) else 0
+    return changes.arguments(DELTAS_KEPT)
 
 
 def told_sale(sale_price: int | None) -> Told:

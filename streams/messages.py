@@ -78,6 +78,27 @@ class PriceChanged(Message, frozen=True, kw_only=True):
         return product_key(self.region, self.sku)
 
 
+class _Unchanged(Message, frozen=True, kw_only=True):
+    region: Name
+    at: Time
+
+    @property
+    def key(self) -> bytes:
+        return product_key(self.region, "")
+
+
+class StockUnchanged(_Unchanged, frozen=True, kw_only=True):
+    """All stock of a region is as it was told, up to a time: a shop that sells nothing is not out of date."""
+
+    type: ClassVar[str] = "stock-unchanged"
+
+
+class PricesUnchanged(_Unchanged, frozen=True, kw_only=True):
+    """All prices of a region are as they were told, up to a time."""
+
+    type: ClassVar[str] = "prices-unchanged"
+
+
 class _Seen(Message, frozen=True, kw_only=True):
     event_id: Annotated[Identifier, msgspec.Meta(description="Given by the sender; told twice it counts once")]
     at: Time
@@ -170,7 +191,17 @@ class OrderReturned(Message, frozen=True, kw_only=True):
 
 
 MESSAGES: Mapping[str, type[Message]] = {
-    each.type: each for each in (StockChanged, PriceChanged, Activity, Exposure, OrderPlaced, OrderReturned)
+    each.type: each
+    for each in (
+        StockChanged,
+        StockUnchanged,
+        PriceChanged,
+        PricesUnchanged,
+        Activity,
+        Exposure,
+        OrderPlaced,
+        OrderReturned,
+    )
 }
 """By type."""
 

@@ -186,8 +186,7 @@ class Projector:
         consumer.assign([])
 
     def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self._wanted = []
-        self._placed = False
+        self._wanted, self._places = [], {}
         self.observed.forget_lags()
 
     def _anew(self, why: str) -> None:

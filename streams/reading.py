@@ -8,7 +8,7 @@ from typing import Any
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from edge_service.region_payloads import Changes, milliseconds, told_sale
-from streams.messages import PriceChanged, Refused, StockChanged, read
+from streams.messages import PriceChanged, Refused, StockChanged, StockUnchanged, read
 from streams.topics import INVENTORY, PRICES
 
 TOPICS = (INVENTORY, PRICES)
@@ -29,7 +29,7 @@ class Reading:
         self._region, self._clock = region, clock
         self._others = frozenset(name.encode() for name in regions)
         self._strays = region == next(iter(regions))
-        self._inventory, self._prices = prefix + INVENTORY.name, prefix + PRICES.name
+        self._expected = {prefix + topic.name: frozenset(topic.messages) for topic in TOPICS}
 
     def take(self, record: Any, changes: Changes) -> bool:
         """Add the record's change; False where it is none of this region's. Raises Refused."""
@@ -41,23 +41,26 @@ class Reading:
         message = read(record.headers(), record.value())
         if message.key != key:
             raise Refused(f"key: {key!r} is not that of the value, {message.key!r}")
-        if isinstance(message, StockChanged) and record.topic() == self._inventory:
-            at = self._time(record, message)
-            changes.add(message.sku, message.sequence, at, message.stock)
-        elif isinstance(message, PriceChanged) and record.topic() == self._prices:
-            at, sale_price = self._time(record, message), told_sale(message.sale_price)
-            changes.add(message.sku, message.sequence, at, None, message.list_price, sale_price)
-        else:
+        if type(message) not in self._expected[record.topic()]:
             raise Refused(f"header type: {message.type} does not belong on this topic")
+        at = self._time(record, message)
+        if isinstance(message, StockChanged):
+            changes.add(message.sku, message.sequence, at, message.stock)
+        elif isinstance(message, PriceChanged):
+            changes.add(message.sku, message.sequence, at, None, message.list_price, told_sale(message.sale_price))
+        elif isinstance(message, StockUnchanged):
+            changes.stock_at = max(changes.stock_at, at)
+        else:
+            changes.prices_at = max(changes.prices_at, at)
         return True
 
-    def _time(self, record: Any, message: StockChanged | PriceChanged) -> int:
+    def _time(self, record: Any, message: Any) -> int:
         """The message's `at` in ms since 1970. Raises Refused for one from a clock that runs ahead."""
         kind, told = record.timestamp()
         newest = (told if kind == TIMESTAMP_LOG_APPEND_TIME else int(self._clock() * 1000)) + FUTURE_SECONDS * 1000
-        at = milliseconds(message.at)
-        if at > newest or message.sequence > newest * 1000:
-            field, value = ("at", at) if at > newest else ("sequence", message.sequence // 1000)
+        at, sequence = milliseconds(message.at), getattr(message, "sequence", 0) // 1000
+        if at > newest or sequence > newest:
+            field, value = ("at", at) if at > newest else ("sequence", sequence)
             ahead = (value - newest) // 1000 + FUTURE_SECONDS
             raise Refused(
                 f"{message.type}: field {field}: is {ahead} seconds ahead of the clock; {FUTURE_SECONDS} may be"

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 
 import msgspec
 
-from streams.messages import Activity, Exposure, Message, OrderPlaced, OrderReturned, PriceChanged, StockChanged
+from streams.messages import (
+    Activity,
+    Exposure,
+    Message,
+    OrderPlaced,
+    OrderReturned,
+    PriceChanged,
+    PricesUnchanged,
+    StockChanged,
+    StockUnchanged,
+)
 
 HOUR_MS = 3_600_000
 
@@ -46,7 +56,7 @@ INVENTORY = Topic(
     name="inventory",
     says="Stock of products",
     key="region:sku",
-    messages=(StockChanged,),
+    messages=(StockChanged, StockUnchanged),
     partitions=6,
     retention_hours=7 * 24,
     stamped_by_broker=True,
@@ -55,7 +65,7 @@ PRICES = Topic(
     name="prices",
     says="Prices of products",
     key="region:sku",
-    messages=(PriceChanged,),
+    messages=(PriceChanged, PricesUnchanged),
     partitions=6,
     retention_hours=7 * 24,
     stamped_by_broker=True,

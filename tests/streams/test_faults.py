@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import redis
 
-from benchmarks._streams_world import World, flowing, until
+from benchmarks._streams_world import World, flowing, killed_at_work, until
 from edge_service import region_store
 from edge_service.region_store import LiveRow, RegionStore
 from streams import broker
@@ -34,8 +34,7 @@ def test_a_projector_killed_again_and_again_loses_and_doubles_nothing(world: Wor
     chance, projecting = random.Random(1), world.projecting()
     with flowing(world):
         for _ in range(KILLS):
-            time.sleep(chance.uniform(0.4, 1.2))
-            projecting.kill()
+            killed_at_work(world, projecting, chance.uniform(0, 0.3))
             projecting.start()
     world.wait()
     sent, read = len(world.sent), sum(world.places().values())

@@ -43,7 +43,7 @@ def test_a_later_version_is_read_as_far_as_it_is_known_and_the_rest_is_kept() ->
     ("beside", "value", "said"),
     [
         (None, b"{}", "header type: is missing"),
-        ([("type", b"stock-burnt")], b"{}", "header type: 'stock-burnt' is none of stock-changed, price-changed"),
+        ([("type", b"stock-burnt")], b"{}", "header type: 'stock-burnt' is none of stock-changed, stock-unchanged"),
         ([("type", b"stock-changed")], b"{}", "header version: must be a number from 1 on, not ''"),
         ([("type", b"stock-changed"), ("version", b"x")], b"{}", "header version: must be a number from 1 on, not 'x'"),
     ],

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import random
 import signal
+import time
+from datetime import UTC, datetime
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks._streams_world import World
+from benchmarks import _edge_world
+from benchmarks._serving import Serving
+from benchmarks._streams_world import World, until
+from deploy import services
+from streams.messages import StockChanged
+from tests.edge_service.conftest import region_at
 
 pytestmark = pytest.mark.servers
 
@@ -44,3 +53,38 @@ def test_duplicates_and_any_order_end_in_the_same_state(world: World) -> None:
     world.projecting()
     world.wait()
     assert sum(world.places().values()) == 1_200
+
+
+def test_a_change_told_to_kafka_is_in_an_edges_next_answers(world: World) -> None:
+    for name, url in world.urls.items():
+        _edge_world.publish(region_at(url, name), 100)
+    change = StockChanged(
+        region="north", sku=_edge_world.sku(1), stock=17, sequence=time.time_ns() // 1000, at=datetime.now(UTC)
+    )
+    world.projecting()
+    with Serving(world.settings) as serving:
+        asked = f"{serving.address}/v1/north/live?skus={change.sku}"
+        before = httpx.get(asked).json()["products"][0]
+        world.send([change])
+        until(lambda: httpx.get(asked).json()["products"][0] == {**before, "stock": 17})
+        elsewhere = httpx.get(asked.replace("north", "south")).json()["products"][0]
+    assert (before["stock"] != 17, elsewhere["stock"]) == (True, before["stock"])
+
+
+def test_metrics_say_how_far_behind_a_projector_is(world: World) -> None:
+    (port,) = services.free_ports(1)
+    world.send(world.changes(300, regions=("north", "south")))
+    world.projecting("north", "--metrics-port", str(port))
+    world.wait()
+    own = sum(message.region == "north" for message in world.sent)  # type: ignore[attr-defined]
+
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        samples = [each for family in families for each in family.samples if not each.name.endswith("_created")]
+        found = {sample.labels.get("outcome", sample.name): sample.value for sample in samples}
+        return found | {"lag": sum(each.value for each in samples if each.name.endswith("lag_records"))}
+
+    until(lambda: told()["applied"] + told()["stale"] == own)
+    assert told()["elsewhere"] == 300 - own
+    until(lambda: told()["lag"] == 0)
+    assert told()["tandem_projector_snapshot_age_seconds"] == -1

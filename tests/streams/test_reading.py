@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_service.region_payloads import Changes
-from streams.messages import Message, PriceChanged, StockChanged, encode, headers
+from streams.messages import Message, PriceChanged, PricesUnchanged, StockChanged, StockUnchanged, encode, headers
 from streams.reading import FUTURE_SECONDS, Reading
 from streams.topics import INVENTORY, PRICES
 from tandem.errors import InputError
@@ -56,6 +56,16 @@ def test_stock_and_prices_are_told_apart() -> None:
     assert price is not None
     assert (stock.stocks, stock.lists, stock.sales) == ([5], [None], [None])
     assert (price.stocks, price.lists, price.sales) == ([None], [299], ["-"])
+
+
+def test_a_quiet_shop_says_up_to_when_all_is_as_it_was() -> None:
+    stock = taken(Record(StockUnchanged(region="north", at=NOW)), reading())
+    prices = taken(Record(PricesUnchanged(region="north", at=NOW), PRICES.name), reading())
+    assert stock is not None
+    assert prices is not None
+    now = int(NOW.timestamp() * 1000)
+    assert (stock.stock_at, stock.prices_at, len(stock)) == (now, 0, 0)
+    assert (prices.stock_at, prices.prices_at, len(prices)) == (0, now, 0)
 
 
 def test_another_regions_message_is_not_even_read() -> None:
