@@ -10,7 +10,7 @@ from sys import intern
 
 import msgspec
 
-from edge_service.live_table import mark_of
+from edge_service.live_table import Spot, mark_of, now_at
 from edge_service.offering import Priced, Promise, Signing, missing_of, offered, priced, promise_of
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed
@@ -30,9 +30,9 @@ class KeptBundle:
     """`front` and `quote` are its text in an answer; between them stands the evidence, which is its listing's."""
 
     __slots__ = (
-        "_after", "_basis", "_before", "_discount_bps", "_discounted", "_listed", "_numbers", "_own_marks",
-        "_own_promise", "_parts", "_segment", "_sellable", "_signing", "_templates", "_unit_prices", "_until",
-        "_version", "_whole", "content", "front", "marks", "promise", "quote", "tag",
+        "_after", "_basis", "_before", "_discount_bps", "_discounted", "_generation", "_listed", "_numbers",
+        "_own_marks", "_own_promise", "_parts", "_segment", "_sellable", "_signing", "_spots", "_templates",
+        "_unit_prices", "_until", "_version", "_whole", "content", "front", "marks", "promise", "quote", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
@@ -45,6 +45,8 @@ class KeptBundle:
         self._own_marks = self.marks = tuple([mark_of(part.sku) for part in self._parts])
         self._sellable = 0
         """0 where something stands in, too."""
+        self._spots: list[Spot] = []
+        self._generation = NEVER
         self._unit_prices: list[int] = []
         self._discounted = False
         self._before = self._after = self._numbers = b""
@@ -90,8 +92,14 @@ class KeptBundle:
         return front, b"[%b]" % b",".join(lacking)
 
     def _price(self, moment: Moment) -> None:
-        _, discounts, prices = moment.basis
-        found = on_sale(self._parts, moment.products.now) if prices else None
+        generation, discounts, prices = moment.basis
+        if generation != self._generation:
+            found_at = [moment.products.spot(part.sku) for part in self._parts]
+            self._spots = [spot for spot in found_at if spot is not None]
+            self._generation = generation if len(self._spots) == len(self._parts) else NEVER
+        found = None
+        if prices and self._generation != NEVER:
+            found = on_sale(self._parts, map(now_at, self._spots))
         if found is None:
             self._sellable = 0
             self._price_with_substitutes(moment)

@@ -52,12 +52,14 @@ class LiveTable:
 
     def now(self, sku: str) -> tuple[int, int]:
         """Stock, and what one unit costs; NOTHING where it was never told, or is unknown."""
+        spot = self.spot(sku)
+        return (NOTHING, NOTHING) if spot is None else now_at(spot)
+
+    def spot(self, sku: str) -> Spot | None:
+        """Where the product stands, in this table and as long as it lasts; None: nothing is known of it yet."""
         shard = self._shards[hash(sku) % SHARDS]
         number = shard.numbers.get(sku)
-        if number is None:
-            return NOTHING, NOTHING
-        sale_price = shard.sale_price[number]
-        return shard.stock[number], shard.list_price[number] if sale_price < 0 else sale_price
+        return None if number is None else (shard, number)
 
     def keep_all(self, pairs: Sequence[bytes]) -> None:
         """Put products' nine words in place: sku, nine words, sku, nine words …; what Redis was never told (it may have
@@ -85,6 +87,13 @@ class LiveTable:
             if changed_at[mark] > version:
                 return True
         return False
+
+
+def now_at(spot: Spot) -> tuple[int, int]:
+    """As `LiveTable.now`."""
+    shard, number = spot
+    sale_price = shard.sale_price[number]
+    return shard.stock[number], shard.list_price[number] if sale_price < 0 else sale_price
 
 
 def mark_of(sku: str) -> int:
@@ -122,3 +131,6 @@ class _Shard:
         other.numbers = dict(self.numbers)
         other.stock, other.list_price, other.sale_price = self.stock[:], self.list_price[:], self.sale_price[:]
         return other
+
+
+Spot = tuple[_Shard, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -99,15 +99,14 @@ def parts_of(bundle: Bundle) -> tuple[Part, ...]:
     return tuple([Part(part.sku, part.quantity, part.floor or 0) for part in bundle.components])
 
 
-def on_sale(parts: Sequence[Part], now_of: Callable[[str], tuple[int, int]]) -> tuple[list[int], int] | None:
+def on_sale(parts: Sequence[Part], now: Iterable[tuple[int, int]]) -> tuple[list[int], int] | None:
     """What one unit of each component costs, and how many of the bundle are there; None where a component can't be
     sold itself.
 
-    `now_of` a SKU gives its stock and its unit price, below zero where it has none.
+    `now` has the stock and the unit price of each component, below zero where it has none.
     """
     unit_prices, sellable = [], -1
-    for sku, quantity, floor in parts:
-        stock, unit_price = now_of(sku)
+    for (_, quantity, floor), (stock, unit_price) in zip(parts, now, strict=True):
         left = stock // quantity
         if left < 1 or unit_price < 1 or unit_price < floor:
             return None

@@ -156,7 +156,7 @@ def test_where_nothing_stands_in_the_short_way_says_the_same(
     bundle: Bundle, live: dict[str, Live], discount: bool
 ) -> None:
     parts, offer = parts_of(bundle), price(bundle, live.get, with_discount=discount)
-    found = on_sale(parts, now_of(live))
+    found = on_sale(parts, [now_of(live)(part.sku) for part in parts])
     if found is None:
         assert offer is None or any(part.substituted_for for part in offer.components)
         return
