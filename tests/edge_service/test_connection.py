@@ -99,6 +99,41 @@ def test_an_answer_that_is_known_is_not_sent_again(edge: Serving) -> None:
     assert again == by_asgi
 
 
+def test_a_body_in_chunks_is_a_body(edge: Serving) -> None:
+    body = b'{"skus":["tea"],"quotes":false}'
+    (plain,) = answers(edge, [request("POST /v1/north/offers", body)], 1)
+    head = request("POST /v1/north/offers", Transfer_Encoding="chunked")
+    (chunked,) = answers(edge, [head + b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (body[:5], len(body) - 5, body[5:])], 1)
+    assert plain[0] == 200
+    assert plain == chunked
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "5", "Transfer-Encoding": "chunked"},
+        {"Content-Length": "5, 6"},
+        {"Content-Length": "-1"},
+        {"Transfer-Encoding": "chunked, identity"},
+        {"X-A": "a\nContent-Length: 5"},
+    ],
+)
+def test_a_request_whose_end_can_be_read_in_two_ways_is_refused(edge: Serving, headers: dict[str, str]) -> None:
+    """Or whoever stands in front might take another request out of its body than the edge does."""
+    smuggled = request("GET /v1/north/bundles/cup")
+    ((status, told, _),) = answers(edge, [request("POST /v1/north/offers", **headers) + b"0\r\n\r\n" + smuggled], 1)
+    assert (status, told["content-type"]) == (400, "application/problem+json")
+
+
+def test_who_wants_another_protocol_is_answered_in_this_one_and_let_go(edge: Serving) -> None:
+    asked = request("GET /v1/north/bundles/tea", Connection="Upgrade", Upgrade="h2c")
+    with closing(socket.create_connection(("127.0.0.1", edge.port), timeout=10)) as connection:
+        connection.sendall(asked)
+        with closing(connection.makefile("rb")) as stream:
+            assert _answer(stream)[0] == 200
+            assert stream.read() == b""
+
+
 def test_questions_sent_together_are_answered_in_their_order(edge: Serving) -> None:
     """Hot ones and others in turn: none overtakes another."""
     skus = ["tea", "cup", "pan", "tea", "cup"]
