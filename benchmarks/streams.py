@@ -47,6 +47,7 @@ CEILINGS = {"visible_p99_ms": 50.0}
 PRODUCTS = 50_000
 FLOWING_A_SECOND = 2_000
 WARM_SECONDS = 5.0
+ASK_SECONDS = 0.001
 
 
 class Wrong(Exception):
@@ -194,7 +195,7 @@ def _seen(teller: Teller, connection: socket.socket, number: int) -> float:
     started = time.perf_counter()
     teller.tell(product, units)
     while wanted not in _ask(connection, request):
-        time.sleep(0.0005)
+        time.sleep(ASK_SECONDS)
     seconds = time.perf_counter() - started
     time.sleep(0.005)
     return 1_000 * seconds
