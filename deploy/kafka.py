@@ -1,7 +1,7 @@
 """Kafka on this machine: `python -m deploy.kafka fetch|start|stop|status`, in one folder, without root and Docker.
 
 What is started is each address of TANDEM_KAFKA that is on loopback (none given: one broker at DEFAULT): a node of KRaft
-that is broker and controller. An address elsewhere is somebody else's broker to run.
+that is a broker, the first the controller, too. An address elsewhere is somebody else's broker to run.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def brokers(settings: Settings) -> list[Server]:
         return []
     folder = settings.home.absolute() / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
-    controllers = _ports(folder / f"controllers-{len(ports)}.json", len(ports))
-    return [_broker(settings, node, ports, controllers) for node in range(1, len(ports) + 1)]
+    (controller,) = _ports(folder / "controller.json", 1)
+    return [_broker(settings, node, ports, controller) for node in range(1, len(ports) + 1)]
 
 
 def projectors(settings: Settings, regions: list[str]) -> list[Server]:
@@ -121,13 +121,13 @@ def _projector(settings: Settings, region: str, port: int) -> Server:
     )
 
 
-def _broker(settings: Settings, node: int, ports: list[int], controllers: list[int]) -> Server:
+def _broker(settings: Settings, node: int, ports: list[int], controller: int) -> Server:
     folder, port = settings.home.absolute() / "kafka" / str(node), ports[node - 1]
 
     def command() -> list[str]:
         java = _java(settings)
         folder.mkdir(parents=True, exist_ok=True)
-        (file := folder / "server.properties").write_text(_properties(folder, node, ports, controllers))
+        (file := folder / "server.properties").write_text(_properties(folder, node, ports, controller))
         if not (folder / "data" / "meta.properties").exists():
             _format(java, file)
         return [*java, "kafka.Kafka", str(file)]
@@ -143,15 +143,16 @@ def _broker(settings: Settings, node: int, ports: list[int], controllers: list[i
     )
 
 
-def _properties(folder: Path, node: int, ports: list[int], controllers: list[int]) -> str:
-    """The settings of one node of so many."""
+def _properties(folder: Path, node: int, ports: list[int], controller: int) -> str:
+    """The settings of one node of so many; the first is their controller, too."""
+    leads = node == 1
     copies = min(3, len(ports))
     internal = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
     settings = {
-        "process.roles": "broker,controller",
+        "process.roles": "broker,controller" if leads else "broker",
         "node.id": node,
-        "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{port}" for n, port in enumerate(controllers, 1)),
-        "listeners": f"PLAINTEXT://127.0.0.1:{ports[node - 1]},CONTROLLER://127.0.0.1:{controllers[node - 1]}",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{ports[node - 1]}" + f",CONTROLLER://127.0.0.1:{controller}" * leads,
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports[node - 1]}",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": folder / "data",

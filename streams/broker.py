@@ -67,12 +67,17 @@ def consumer(settings: Settings, group: str, **more: object) -> Consumer:
     return Consumer(options(settings, **own))
 
 
+def called(settings: Settings, topic: Topic) -> str:
+    """What a topic is called on the broker."""
+    return settings.topic_prefix + topic.name
+
+
 def send(to: Producer, settings: Settings, message: Message, delivered: Delivered | None = None) -> None:
     """Put a message on its topic; waits while too many are on their way."""
-    name = settings.topic_prefix + topic_of(message).name
+    topic = called(settings, topic_of(message))
     while True:
         try:
-            to.produce(name, encode(message), message.key, headers=headers(message), on_delivery=delivered)
+            to.produce(topic, encode(message), message.key, headers=headers(message), on_delivery=delivered)
         except BufferError:
             to.poll(PAUSE_SECONDS)
         else:
@@ -83,11 +88,8 @@ def make_topics(settings: Settings, say: Callable[[str], object]) -> None:
     """Make what is missing of TOPICS, and give those that are there the settings that are declared."""
     admin = AdminClient(options(settings))
     there = _names(admin, settings)
-    missing = [topic for topic in TOPICS.values() if settings.topic_prefix + topic.name not in there]
-    wanted = [
-        NewTopic(settings.topic_prefix + topic.name, topic.partitions, settings.kafka_replication, config=topic.config)
-        for topic in missing
-    ]
+    missing = [topic for topic in TOPICS.values() if called(settings, topic) not in there]
+    wanted = [_new(settings, topic) for topic in missing]
     _done(admin.create_topics(wanted) if wanted else {}, allowed=KafkaError.TOPIC_ALREADY_EXISTS)
     kept = [topic for topic in TOPICS.values() if topic not in missing]
     _done(admin.incremental_alter_configs([_resource(settings, topic) for topic in kept]) if kept else {})
@@ -95,7 +97,7 @@ def make_topics(settings: Settings, say: Callable[[str], object]) -> None:
     for topic in TOPICS.values():
         days = "for ever" if topic.retention_hours < 0 else f"{topic.retention_hours / 24:g} days"
         made = "made" if topic in missing else "is there"
-        say(f"{settings.topic_prefix}{topic.name}: {made}, {topic.partitions} partitions, kept {days}")
+        say(f"{called(settings, topic)}: {made}, {topic.partitions} partitions, kept {days}")
 
 
 def _settle(admin: AdminClient, settings: Settings) -> None:
@@ -108,17 +110,13 @@ def _settle(admin: AdminClient, settings: Settings) -> None:
 
 
 def _settled(admin: AdminClient, settings: Settings) -> bool:
-    wanted = {settings.topic_prefix + topic.name: topic for topic in TOPICS.values()}
+    wanted = {called(settings, topic): topic for topic in TOPICS.values()}
     there = admin.list_topics(timeout=TIMEOUT_SECONDS).topics
     led = all(
         name in there and there[name].partitions and all(part.leader >= 0 for part in there[name].partitions.values())
         for name in wanted
     )
-    return led and all(
-        told[name] == value
-        for topic, told in _configs(admin, wanted).items()
-        for name, value in wanted[topic].config.items()
-    )
+    return led and all(wanted[topic].config.items() <= told.items() for topic, told in _configs(admin, wanted).items())
 
 
 def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -138,11 +136,9 @@ def check_kept(settings: Settings, topics: Iterable[Topic]) -> dict[str, int]:
     admin, wanted = AdminClient(options(settings)), list(topics)
     there = _names(admin, settings)
     for topic in wanted:
-        if settings.topic_prefix + topic.name not in there:
-            raise TandemError(
-                f"topic {settings.topic_prefix}{topic.name} is not there; `tandem streams topics` makes it"
-            )
-    found = _configs(admin, [settings.topic_prefix + topic.name for topic in wanted])
+        if called(settings, topic) not in there:
+            raise TandemError(f"topic {called(settings, topic)} is not there; `tandem streams topics` makes it")
+    found = _configs(admin, [called(settings, topic) for topic in wanted])
     return {name: _kept_ms(settings, name, told) for name, told in found.items()}
 
 
@@ -162,10 +158,16 @@ def _kept_ms(settings: Settings, topic: str, told: Mapping[str, str]) -> int:
 
 
 def _resource(settings: Settings, topic: Topic) -> ConfigResource:
-    told = {**topic.config, "retention.bytes": "-1"}
-    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in told.items()]
-    name = settings.topic_prefix + topic.name
-    return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+    told = {**topic.config, "retention.bytes": "-1"}.items()
+    entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in told]
+    return ConfigResource(ConfigResource.Type.TOPIC, called(settings, topic), incremental_configs=entries)
+
+
+def _new(settings: Settings, topic: Topic) -> NewTopic:
+    """One that is to be made: all copies but one have to have a message before its writer hears that it is there."""
+    copies = settings.kafka_replication
+    config = {**topic.config, "min.insync.replicas": str(max(1, copies - 1))}
+    return NewTopic(called(settings, topic), topic.partitions, copies, config=config)
 
 
 def _names(admin: AdminClient, settings: Settings) -> set[str]:

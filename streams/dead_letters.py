@@ -23,7 +23,7 @@ class DeadLetters:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._topic = settings.topic_prefix + DEAD_LETTERS.name
+        self._topic = broker.called(settings, DEAD_LETTERS)
         self._producer: Any = None
         self._failed: KafkaError | None = None
 
@@ -73,7 +73,7 @@ class Letter(NamedTuple):
 
 def held(settings: Settings) -> Iterator[Letter]:
     """Every letter that is there now, the oldest first. Raises Unavailable."""
-    topic = settings.topic_prefix + DEAD_LETTERS.name
+    topic = broker.called(settings, DEAD_LETTERS)
     reader = broker.consumer(settings, "dead-letters")
     try:
         for number in range(DEAD_LETTERS.partitions):

@@ -86,7 +86,7 @@ class Projector:
         """Project until `stop`. Raises TandemError for what a person has to mend; waits for what comes back."""
         self._accept_gap = accept_gap
         self._kept_ms = broker.check_kept(self._settings, TOPICS)
-        names = [self._settings.topic_prefix + topic.name for topic in TOPICS]
+        names = [broker.called(self._settings, topic) for topic in TOPICS]
         self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         pause = FIRST_PAUSE_SECONDS
         try:

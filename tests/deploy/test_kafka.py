@@ -55,7 +55,7 @@ def test_several_addresses_are_several_nodes_and_one_elsewhere_is_not_ours(setti
     assert kafka.brokers(msgspec.structs.replace(settings, kafka="kafka.example:9092")) == []
 
 
-def test_the_controllers_keep_their_ports(settings: Settings) -> None:
+def test_the_controller_keeps_its_port(settings: Settings) -> None:
     assert kafka._ports(settings.home / "controllers.json", 3) == kafka._ports(settings.home / "controllers.json", 3)
 
 
