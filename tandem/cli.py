@@ -268,7 +268,7 @@ def lineage(settings: settings_file.Settings, release_id: str, *, as_json: bool)
 
 
 @main.command()
-@click.option("--table", "names", multiple=True, help="May be given several times; default: all that builds use.")
+@click.option("--table", "names", multiple=True, help="May be given several times; default: all but the ledger.")
 @click.option("--days", type=click.IntRange(min=1), default=7, show_default=True, help="Keep what was in use since.")
 @click.option("--delete", is_flag=True, help="Do it; without, only say what could be removed.")
 @click.pass_obj

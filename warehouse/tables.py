@@ -710,6 +710,9 @@ EVENTS = ("exposures", "outcomes", "activity")
 NAMED = tuple(name for name in TABLES if name not in ("rejected_rows", "releases", "live_candidates", *EVENTS))
 """Tables whose versions the ledger names for a release: what a build reads, and what it writes."""
 
+FREED = tuple(name for name in TABLES if name != "releases")
+"""Tables that leave files behind which nothing needs any more: all but the ledger."""
+
 BUILT = tuple(name for name in NAMED if name not in INPUTS)
 """What a build writes."""
 

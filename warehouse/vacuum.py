@@ -17,7 +17,7 @@ from tandem.errors import TandemError
 from tandem.release import GONE
 from tandem.settings import Settings
 from warehouse import lake, ledger
-from warehouse.tables import NAMED
+from warehouse.tables import FREED
 
 Needed = dict[int, set[str]]
 """Version of a table to the releases that came from it."""
@@ -39,13 +39,13 @@ def run(
     """Say, or with `delete` do, what can be removed of the tables `names` (none: of all); gives the number of files.
 
     Files stay that the newest version has, that a release needs, and that were in use in the last `hours`. Raises
-    TandemError for a table that no release names.
+    TandemError for any other table.
     """
     kept = needed(settings)
-    chosen = list(names) or [name for name in NAMED if lake.exists(settings, name)]
+    chosen = list(names) or [name for name in FREED if lake.exists(settings, name)]
     for name in chosen:
-        if name not in NAMED:
-            raise TandemError(f"there is no table {name} to free space of; there are {', '.join(NAMED)}")
+        if name not in FREED:
+            raise TandemError(f"there is no table {name} to free space of; there are {', '.join(FREED)}")
     return sum(_freed(settings, name, kept.get(name, {}), say, hours, delete=delete) for name in chosen)
 
 

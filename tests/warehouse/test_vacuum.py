@@ -18,7 +18,7 @@ from tests.conftest import RunningStore
 from tests.warehouse.test_gate import DAY, bundle, listed
 from tests.warehouse.test_release_diff import staged
 from warehouse import lake, ledger, release_diff, vacuum
-from warehouse.tables import BUNDLE_SETS, BUNDLES, NAMED
+from warehouse.tables import BUNDLE_SETS, BUNDLES, FREED
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_command_says_what_it_could_do_and_names_the_tables_there_are(three:
 
     done = run()
     assert done.exit_code == 0, done.output
-    assert len(done.output.splitlines()) == len(NAMED)
+    assert len(done.output.splitlines()) == len(FREED)
     assert "bundles: 0 files (0.0 MB) could be removed; kept" in done.output, "what was in use in the last week stays"
     assert "there is no table teas" in run("--table", "teas").output
     assert run("--days", "0").exit_code == 2
