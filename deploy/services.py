@@ -52,6 +52,7 @@ class Server:
 
     name: str
     port: int
+    """0: it listens nowhere."""
     state: Path
     """Its file in `$TANDEM_HOME/run`: process, start time."""
     command: Callable[[], list[str]]
@@ -78,6 +79,11 @@ class Server:
             return None
         alive = processes.started_at(held["pid"]) == held["started_at"]
         return int(held["pid"]) if alive else None
+
+    @property
+    def where(self) -> str:
+        """For a sentence: its port; nothing where it listens nowhere."""
+        return f" on port {self.port}" if self.port else ""
 
     def healthy(self) -> bool:
         return self.pid is not None and self.ping()
@@ -148,9 +154,9 @@ def start_all(settings: Settings, wanted: list[Server], say: Say) -> list[Server
                 before = time.monotonic()
                 if server.start():
                     started.append(server)
-                    say(f"{server.name}: started on port {server.port} ({time.monotonic() - before:.1f} s)")
+                    say(f"{server.name}: started{server.where} ({time.monotonic() - before:.1f} s)")
                 else:
-                    say(f"{server.name}: runs on port {server.port}")
+                    say(f"{server.name}: runs{server.where}")
         except BaseException:
             stop(started, say)
             raise
