@@ -185,8 +185,12 @@ return 1
 """
 """KEYS: one hash. ARGV: fields and values; what is there stays."""
 
-KEEP_FIELDS = "return redis.call('HSET', KEYS[1], unpack(ARGV))"
-"""KEYS: one hash. ARGV: fields and values."""
+NOTE_SNAPSHOT = f"""{_NOW}
+local before = tonumber(redis.call('HGET', KEYS[1], 'mark') or '0')
+redis.call('HSET', KEYS[1], 'mark', string.format('%.0f', math.max(now, before + 1)))
+return redis.call('HSET', KEYS[1], unpack(ARGV))
+"""
+"""KEYS: LIVE_SNAPSHOT. ARGV: fields and values."""
 
 SET_ONCE = """
 redis.call('SET', KEYS[1], ARGV[1], 'NX')

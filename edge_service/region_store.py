@@ -46,8 +46,8 @@ from edge_service.region_payloads import (
 from edge_service.region_push import Pace, Push
 from edge_service.region_scripts import (
     APPLY,
-    KEEP_FIELDS,
     MAY_WRITE,
+    NOTE_SNAPSHOT,
     PUT_CANDIDATES,
     REPAIR,
     SET_ONCE,
@@ -96,7 +96,8 @@ LIVE = "tandem:live"
 LIVE_AGES = "tandem:live:ages"
 """Hash: `stock`, `prices` → newest time (ms since 1970) that the feed is known to be good for."""
 LIVE_SNAPSHOT = "tandem:live:snapshot"
-"""Hash: `stock`, `prices` → the time (ms since 1970) that the newest whole snapshot of the batch is true for."""
+"""Hash: `stock`, `prices` → the time (ms since 1970) that the newest whole snapshot of the batch is true for; `mark` →
+another number each time that one was brought, be it the same once more."""
 PLACES = "tandem:places"
 """Hash: `topic:partition` → up to where Kafka's changes are in LIVE; streams/places.py says how."""
 DELTAS = "tandem:deltas"
@@ -350,7 +351,7 @@ class RegionStore:
         """
         words = [word for kind, at in times.items() for word in (kind, milliseconds(at))]
         if words:
-            self._fenced(KEEP_FIELDS, [LIVE_SNAPSHOT], words)
+            self._fenced(NOTE_SNAPSHOT, [LIVE_SNAPSHOT], words)
 
     def push(self, deltas: Iterable[Delta]) -> Applied:
         """Apply changes in order. Those whose every field is older than what is there are counted as stale."""

@@ -26,7 +26,7 @@ class Place(NamedTuple):
     again: int = 0
     """Messages before this offset were read once already: they are told again over a snapshot that came later."""
     snapshot: int = 0
-    """Time (ms since 1970) of the snapshot that was there when reading began; 0: none."""
+    """Mark of the snapshot that was there when reading began; 0: none."""
 
     @classmethod
     def parse(cls, text: str) -> Place:
@@ -53,7 +53,7 @@ class Partition(NamedTuple):
 
 
 def begin(stored: Place | None, found: Partition, snapshot: int, *, accept_gap: bool = False) -> Place:
-    """Where to read from; `snapshot` in ms since 1970, 0 without one.
+    """Where to read from; `snapshot`: the mark of the newest one, 0 without one.
 
     Where nothing changed: where reading stood. After a new snapshot: from its time on, once more. In a Redis that knows
     nothing: from the snapshot on, or else all there is. Raises Gone where messages that are needed are not there any

@@ -20,7 +20,7 @@ from streams.messages import Refused
 from streams.observed import Observed
 from streams.places import Part, Partition, Place, begin
 from streams.reading import TOPICS, Reading
-from streams.region_end import Batch, Moved, RegionEnd, name_of
+from streams.region_end import Batch, Moved, RegionEnd, Snapshot, name_of
 from streams.topics import INVENTORY, PRICES
 from tandem import regions as regions_file
 from tandem.errors import TandemError, Unavailable
@@ -71,7 +71,7 @@ class Projector:
         self._stored: dict[Part, str] = {}
         """What stands in Redis when all that was sent is done."""
         self._places: dict[Part, Place] = {}
-        self._snapshot: dict[str, int] = {}
+        self._snapshot = Snapshot()
         self._batch = Batch()
         self._kept_ms: dict[str, int] = {}
         """For how long each topic keeps its messages; -1: for ever."""
@@ -211,12 +211,12 @@ class Projector:
 
     def _begin(self, found: Partition) -> Place:
         text = self._stored[found.part]
-        snapshot = self._snapshot_of(found.part)
-        return begin(Place.parse(text) if text else None, found, snapshot, accept_gap=self._accept_gap)
+        mark = self._snapshot.mark if self._true_at(found.part) is not None else 0
+        return begin(Place.parse(text) if text else None, found, mark, accept_gap=self._accept_gap)
 
     def _found(self) -> list[Partition]:
         """What the broker says of our partitions."""
-        since = {part: self._snapshot_of(part) - MARGIN_MS for part in self._wanted if self._snapshot_of(part)}
+        since = {part: at - MARGIN_MS for part in self._wanted if (at := self._true_at(part)) is not None}
         asked = [TopicPartition(*part, max(0, at)) for part, at in since.items()]
         answers = self._consumer.offsets_for_times(asked, broker.TIMEOUT_SECONDS) if asked else []
         at_snapshot = {(each.topic, each.partition): each.offset for each in answers}
@@ -232,8 +232,9 @@ class Projector:
         kept = self._kept_ms[part[0]]
         return kept < 0 or since > time.time() * 1000 - kept
 
-    def _snapshot_of(self, part: Part) -> int:
-        return self._snapshot.get(KIND[part[0].removeprefix(self._settings.topic_prefix)], 0)
+    def _true_at(self, part: Part) -> int | None:
+        """The time (ms since 1970) that the snapshot of what a topic changes is true for; None without one."""
+        return self._snapshot.times.get(KIND[part[0].removeprefix(self._settings.topic_prefix)])
 
     # Looking around
 
@@ -246,7 +247,7 @@ class Projector:
             behind = max(behind, end - place.offset)
         now = time.time() * 1000
         self.observed.behind.set(max(0.0, now - self._newest_ms) / 1000 if behind and self._newest_ms else 0.0)
-        self.observed.snapshot.set((now - min(self._snapshot.values())) / 1000 if self._snapshot else -1)
+        self.observed.snapshot.set((now - min(times)) / 1000 if (times := self._snapshot.times.values()) else -1)
         if self._placed and self._end.snapshot() != self._snapshot:
             self._settle(0)
             self._anew("a new snapshot is there: what came since is told once more")

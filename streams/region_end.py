@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -56,6 +57,15 @@ class Batch:
         return [*self.changes.arguments(kept), "again" if self.again else "", _pack(self.moves)]
 
 
+class Snapshot(NamedTuple):
+    """Stock and prices that a batch brought."""
+
+    mark: int = 0
+    """Another one each time that a snapshot was brought; 0: none ever was."""
+    times: Mapping[str, int] = MappingProxyType({})
+    """Ms since 1970 that it is true for: `stock`, `prices`, or both."""
+
+
 class Done(NamedTuple):
     """A batch that is in Redis."""
 
@@ -98,9 +108,10 @@ class RegionEnd:
         """What is stored, by `name_of`."""
         return self._hash(keys.PLACES)
 
-    def snapshot(self) -> dict[str, int]:
-        """The times (ms since 1970) of the newest whole snapshot: of `stock`, of `prices`."""
-        return {kind: int(at) for kind, at in self._hash(keys.LIVE_SNAPSHOT).items()}
+    def snapshot(self) -> Snapshot:
+        """The newest one that is in as a whole."""
+        times = {kind: int(at) for kind, at in self._hash(keys.LIVE_SNAPSHOT).items()}
+        return Snapshot(times.pop("mark", 0), times)
 
     def _hash(self, key: str) -> dict[str, str]:
         with self._reached():

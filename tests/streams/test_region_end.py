@@ -131,9 +131,13 @@ def test_a_redis_that_forgot_the_script_is_asked_anew(end: RegionEnd, client: re
     assert [done.applied for done in end.settle()] == [1]
 
 
-def test_a_snapshot_is_known_once_it_is_noted(end: RegionEnd, region: Region) -> None:
-    assert end.snapshot() == {}
+def test_a_snapshot_is_known_once_it_is_noted_and_the_same_once_more_is_another(end: RegionEnd, region: Region) -> None:
+    assert end.snapshot() == (0, {})
     with RegionStore(region) as store:
         store.note_snapshot({"stock": datetime(2026, 1, 5, tzinfo=UTC)})
+        first = end.snapshot()
         store.note_snapshot({})
-    assert end.snapshot() == {"stock": 1_767_571_200_000}
+        assert end.snapshot() == first
+        store.note_snapshot({"stock": datetime(2026, 1, 5, tzinfo=UTC)})
+    assert first.times == end.snapshot().times == {"stock": 1_767_571_200_000}
+    assert end.snapshot().mark > first.mark > 0
