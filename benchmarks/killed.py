@@ -30,7 +30,7 @@ from benchmarks._reader import Counts, Reader
 from benchmarks._serving import ROOT, Serving, environment
 from benchmarks._told import Row
 from benchmarks.publish import Wrong, servers
-from edge_service.region_store import BUCKETS, FENCE, LEASE
+from edge_service.region_store import BUCKETS, FENCE, LEASE, LIVE_SNAPSHOT
 from tandem.settings import Settings
 
 ANCHORS = 60
@@ -49,11 +49,11 @@ NEVER = {TOLD[name] for name in ("mixed", "refused", "damaged")}
 
 
 def held(url: str) -> dict[bytes, Any]:
-    """Every key but who may publish and the streams, with its value."""
+    """Every key but who may publish, how often and the streams, with its value."""
     with redis.Redis.from_url(url) as client:
         read = {b"string": client.get, b"hash": client.hgetall}
         kinds = {key: client.type(key) for key in client.scan_iter("tandem:*")}
-        others = (LEASE.encode(), FENCE.encode())
+        others = (LEASE.encode(), FENCE.encode(), LIVE_SNAPSHOT.encode())
         return {key: read[kind](key) for key, kind in kinds.items() if kind in read and key not in others}
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 import redis
 
-from edge_service.region_store import FENCE, LEASE, Fenced, RegionStore
+from edge_service.region_store import FENCE, LEASE, LIVE_SNAPSHOT, Fenced, RegionStore
 from spark_jobs import build, lineage, publish, recovery, region_build, release_switch, seed_live, stage
 from tandem import regions, release
 from tandem.errors import TandemError, Unavailable
@@ -56,10 +56,10 @@ def north(settings: Settings) -> Region:
 
 
 def content(url: str) -> dict[bytes, Any]:
-    """Every key of a release, with its value: all but who may publish."""
+    """Every key of a release, with its value: all but who may publish, and how often it was brought."""
     with redis.Redis.from_url(url) as client:
         keys = [key for key in client.scan_iter("tandem:*") if client.type(key) in (b"hash", b"string")]
-        keys = [key for key in keys if key not in (LEASE.encode(), FENCE.encode())]
+        keys = [key for key in keys if key not in (LEASE.encode(), FENCE.encode(), LIVE_SNAPSHOT.encode())]
         return {key: client.hgetall(key) if client.type(key) == b"hash" else client.get(key) for key in keys}
 
 
