@@ -90,7 +90,7 @@ def _refused() -> dict[str, Any]:
         "name": REFUSED,
         "summary": DEAD_LETTERS.says,
         "headers": _headers({name: {"type": "string"} for name in REFUSED_HEADERS}),
-        "payload": True,
+        "payload": {"description": "As it came"},
     }
 
 
