@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tandem.quote import Quote, QuotedComponent, Signer
 from tests.cdn.shop_world import COFFEE_AND_GRANOLA, KEY, RELEASE, ShopWorld, shop_world
-from tests.e2e.test_shop_page import SOON, Visit, browser, visit, visitor
+from tests.e2e.test_shop_page import FAULTS, SOON, Visit, browser, visit, visitor
 
 __all__ = ["browser", "visit", "visitor"]
 pytestmark = pytest.mark.browser
@@ -132,3 +132,30 @@ def test_the_panel_counts_stock_where_orders_are_taken_and_the_edge_hears_of_it(
     visit.change("Whole bean coffee, 12 oz", Stock="7", Sale_price="8.00")
     expect(page.locator("#product-stock")).to_have_text("7 in stock", timeout=SOON)
     expect(page.locator("#product-price")).to_have_text("$8.00 instead of $8.99", timeout=SOON)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1360])
+def test_names_sizes_and_contrast_are_right_before_a_refusal_after_it_and_after_buying(
+    visitor: Callable[..., Visit], world: ShopWorld, scheme: str, width: int
+) -> None:
+    visit = visitor(width, 900, color_scheme=scheme, reduced_motion="reduce")
+    page = visit.open(sku=COFFEE).page
+    visit.card(COFFEE_AND_GRANOLA).get_by_role("button", name="Add bundle").click()
+    expect(page.get_by_role("button", name="Buy")).to_be_visible(timeout=SOON)
+    assert page.evaluate(FAULTS) == []
+    world.count({GRANOLA: 0})
+    buy(page, "^Sold out meanwhile")
+    assert page.evaluate(FAULTS) == []
+    world.count({GRANOLA: 5})
+    buy(page, "^Bought")
+    assert page.evaluate(FAULTS) == []
+    visit.complaints.clear()
+
+
+def test_it_is_bought_with_the_keyboard_alone_and_what_became_of_it_is_said(in_cart: Page) -> None:
+    button = in_cart.get_by_role("button", name="Buy")
+    button.focus()
+    in_cart.keyboard.press("Enter")
+    expect(in_cart.locator("#buy-answer")).to_be_focused(timeout=SOON)
+    expect(in_cart.get_by_role("status").filter(has_text="Bought for").first).to_be_attached()
