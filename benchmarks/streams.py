@@ -182,8 +182,9 @@ def visible(held: Servers, probes: int) -> list[float]:
             _streams_flow.flowing(world.settings, FLOWING_A_SECOND),
             socket.create_connection(("127.0.0.1", port)) as connection,
         ):
-            time.sleep(WARM_SECONDS)
             teller = Teller(world.settings)
+            teller.tell(0, 1)
+            time.sleep(WARM_SECONDS)
             return [_seen(teller, connection, number) for number in range(probes)]
 
 

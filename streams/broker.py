@@ -50,7 +50,7 @@ def options(settings: Settings, **more: object) -> dict[str, Any]:
 
 def producer(settings: Settings, **more: object) -> Producer:
     """One that neither loses nor doubles nor reorders what it was given, as long as it lives."""
-    own = {"enable.idempotence": True, "linger.ms": 2, "compression.type": "lz4", **more}
+    own = {"enable.idempotence": True, "linger.ms": 5, "compression.type": "lz4", **more}
     return Producer(options(settings, **own))
 
 
