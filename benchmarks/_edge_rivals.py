@@ -15,6 +15,9 @@ import msgspec
 import orjson
 import redis.asyncio
 from fastapi import FastAPI, Response
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
 from pydantic import BaseModel
 from redis._parsers import _AsyncRESP2Parser
 
@@ -133,14 +136,25 @@ def made(name: str, url: str, home: str) -> Any:
     return apps[name]()
 
 
+def on_granian(port: int) -> None:
+    """`hello` on a server in Rust."""
+    granian: Any = Granian(
+        "hello", port=port, interface=Interfaces.ASGI, websockets=False, backpressure=1_024, log_level=LogLevels.warning
+    )
+    granian.serve(target_loader=lambda: hello, wrap_loader=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["hello", "bodies", "a", "a-hiredis", "b", "tandem"])
+    parser.add_argument("name", choices=["hello", "hello-granian", "bodies", "a", "a-hiredis", "b", "tandem"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--redis", default="")
     parser.add_argument("--home", default=".tandem")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    if options.name == "hello-granian":
+        on_granian(options.port)
+        return
     server.serve(partial(made, options.name, options.redis, options.home), "127.0.0.1", options.port, options.workers)
 
 

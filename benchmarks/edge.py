@@ -4,9 +4,11 @@
 
 All run on the same server (uvicorn, one worker, one core) and are asked in turn by a load generator on the other core.
 What is told: user and system time of the server's processes, from /proc/PID/stat, over the requests that it answered.
-Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app; *bodies*: the same with a text as long as Tandem's
-for each address. *reference A*: FastAPI and redis-py, GET the list, MGET price and stock of its 18 products, a dict;
-redis-py as it comes, and with hiredis. *reference B*: as A as it comes, with a response model and orjson.
+Anchors are asked for with Zipf popularity. *hello*: a bare ASGI app, which this server asks by uvicorn's own way, while
+it asks Tandem for hot answers as it reads the question (docs/decisions/0016); *hello on granian*: the same app on that
+server; *bodies*: hello with a text as long as Tandem's for each address. *reference A*: FastAPI and redis-py, GET the
+list, MGET price and stock of its 18 products, a dict; redis-py as it comes, and with hiredis. *reference B*: as A as it
+comes, with a response model and orjson.
 Each load runs twice and counts once: after changes of all products every answer is worked out anew, which is not warm.
 *warm*: GET bundles with six signed quotes in the answer. *offers*: POST offers, a cart of 5 with 20 candidates or more,
 without quotes, and with six.
@@ -62,7 +64,7 @@ class Bench:
                 "plain": Load(self._folder, "plain", _edge_world.carts(OFFERS, anchors, 20_000, quotes=False)),
                 "signed": Load(self._folder, "signed", _edge_world.carts(OFFERS, anchors, 20_000)),
             }
-            for name in ("hello", "bodies", "a", "a-hiredis", "b", "tandem"):
+            for name in ("hello", "hello-granian", "bodies", "a", "a-hiredis", "b", "tandem"):
                 self._start(name)
             yield self
 
@@ -111,6 +113,7 @@ def measured(bench: Bench, rounds: int) -> list[Row]:
     """All rows, measured in turn; a first round that warms everything does not count."""
     ways: dict[str, Callable[[], float]] = {
         "hello": lambda: bench.cpu("hello", "get"),
+        "hello on granian": lambda: bench.cpu("hello-granian", "get"),
         "hello, bodies of 4.8 kB": lambda: bench.cpu("bodies", "get"),
         "tandem, warm": lambda: bench.cpu("tandem", "get"),
         "tandem, warm, under deltas": bench.under_deltas,
@@ -135,6 +138,7 @@ def ratios(rows: list[Row]) -> dict[str, float]:
     quotes = [a - b for a, b in zip(of["tandem, offers with quotes"], of["tandem, offers"], strict=True)]
     pairs = {
         "warm/hello": (of["tandem, warm"], of["hello"]),
+        "hello_granian/hello": (of["hello on granian"], of["hello"]),
         "warm/bodies": (of["tandem, warm"], of["hello, bodies of 4.8 kB"]),
         "a/warm": (of["reference A"], of["tandem, warm"]),
         "b/warm": (of["reference B"], of["tandem, warm"]),
