@@ -108,7 +108,7 @@ class Signer:
 
 
 class Mac:
-    """HMAC-SHA256 with one key, whose two hashes are begun once: a quarter of what it costs to begin them each time."""
+    """HMAC-SHA256 with one key, whose two hashes are begun once: to begin them costs more than the rest."""
 
     def __init__(self, key: bytes) -> None:
         block = hashlib.sha256().block_size
