@@ -116,13 +116,12 @@ class KeptBundle:
     def _take(self, alone: list[int], inside: list[int]) -> None:
         """Take other prices into the text and the promise."""
         list_total, offer_total = sum(alone), sum(inside)
-        totals = list_total, offer_total, list_total - offer_total
-        prices = tuple(chain.from_iterable(zip(self._unit_prices, inside, strict=True)))
         before, after = self._templates
-        self._before, self._after = before % totals, after % prices
-        self._numbers = array("q", totals + prices).tobytes()
+        self._before = before % (list_total, offer_total, list_total - offer_total)
+        self._after = after % tuple(chain.from_iterable(zip(self._unit_prices, inside, strict=True)))
+        self._numbers = array("q", self._unit_prices + inside).tobytes()
         sold = zip(self._parts, inside, strict=True)
-        self._own_promise = tuple([(part.sku, part.quantity, price) for part, price in sold])
+        self._own_promise = tuple([(sku, quantity, price) for (sku, quantity, _), price in sold])
 
     def _price_with_substitutes(self, moment: Moment) -> None:
         get, looked_at = moment.products.get, []

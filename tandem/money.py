@@ -55,12 +55,13 @@ def allocate(total: int, weights: Sequence[int]) -> list[int]:
         raise ValueError("nothing to allocate to")
     shares = weights if any(weights) else [1] * len(weights)
     whole = sum(shares)
-    parts, remainders = [], []
-    for share in shares:
-        part, remainder = divmod(total * share, whole)
-        parts.append(part)
-        remainders.append(remainder)
-    if left := total - sum(parts):
-        for index in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:
-            parts[index] += 1
+    parts = [total * share // whole for share in shares]
+    left = total - sum(parts)
+    if left:
+        remainders = [total * share % whole for share in shares]
+        if left == 1:
+            parts[remainders.index(max(remainders))] += 1
+        else:
+            for index in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:
+                parts[index] += 1
     return parts

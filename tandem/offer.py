@@ -120,7 +120,7 @@ def plain_prices(parts: Sequence[Part], unit_prices: Sequence[int], discount_bps
     """Of each component, what `price` says without a cart and with nothing that stands in: all of its units alone, and
     inside the offer.
     """
-    alone = [unit_price * part.quantity for part, unit_price in zip(parts, unit_prices, strict=True)]
+    alone = [unit_price * quantity for (_, quantity, _), unit_price in zip(parts, unit_prices, strict=True)]
     if not discount_bps:
         return alone, alone
     return alone, _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
