@@ -30,10 +30,10 @@ def test_an_id_is_the_same_on_every_machine() -> None:
 
 def test_what_is_stored_has_the_same_bytes_every_time_and_reads_back() -> None:
     component = Component("a", 2, 90, (Substitute("c", 5), Substitute("d")))
-    bundle = Bundle("id", (component, Component("b")), 500, 12, 2.5)
+    bundle = Bundle("id", (component, Component("b")), 500, 12, 2.5, (1, 49))
     listed = AnchorList("*", "a", (Listed("id", 0.25, "region"),))
     text = msgspec.json.encode(bundle)
-    assert text == b'["id",[["a",2,90,[["c",5],["d",null]]],["b",1,null,[]]],500,12,2.5]'
+    assert text == b'["id",[["a",2,90,[["c",5],["d",null]]],["b",1,null,[]]],500,12,2.5,[1,49]]'
     assert msgspec.json.decode(text, type=Bundle) == bundle
     assert msgspec.json.encode(listed) == b'["*","a",[["id",0.25,"region",null]]]'
 
