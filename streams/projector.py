@@ -202,6 +202,8 @@ class Projector:
         self._stored = {part: stored.get(name_of(part), "") for part in self._wanted}
         self._places = {found.part: self._begin(found) for found in self._found()}
         self._consumer.assign([TopicPartition(*part, place.offset) for part, place in self._places.items()])
+        moved = {part: place.offset for part, place in self._places.items() if str(place) != self._stored[part]}
+        self._batch.ends.update(moved)  # known to Redis even where no message follows
         self._placed, self._accept_gap = True, False
         if self._places:
             again = sum(max(0, place.again - place.offset) for place in self._places.values())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,12 +15,16 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 import redis
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from benchmarks._streams_world import World, flowing, killed_at_work, until
 from edge_service import region_store
 from edge_service.region_store import LiveRow, RegionStore
 from streams import broker
 from streams.messages import StockChanged, encode, headers
+from streams.reading import TOPICS
+from streams.topics import INVENTORY
 from tandem.offer import Live
 from tests.commands import tandem
 from tests.conftest import RedisServer, RunningKafka
@@ -257,3 +262,34 @@ def _micros(at: datetime) -> int:
 def _stock(*, sku: str = "1", stock: int = 1, at: datetime | None = None, sequence: int = 0) -> StockChanged:
     at = at or datetime.now(UTC)
     return StockChanged(region="north", sku=sku, stock=stock, sequence=sequence or _micros(at), at=at)
+
+
+def test_messages_that_the_broker_dropped_too_early_are_an_error_until_someone_accepts_the_gap(world: World) -> None:
+    projecting = world.projecting()
+    world.send(world.changes(300))
+    world.wait()
+    assert projecting.kill(signal.SIGTERM) == 0
+    world.send(world.changes(200))
+    dropped = drop_all(world)
+    projecting.start()
+    assert projecting.process is not None
+    assert projecting.process.wait(60) == 1
+    assert re.search(r"messages from \d+ on are needed, but the broker kept only those from \d+ on", projecting.said)
+    accepting = world.projecting("north", "--from-earliest")
+    until(lambda: "reads 12 partitions" in accepting.said)
+    after = world.changes(50)
+    world.send(after)
+    until(lambda: sum(world.places().values()) == 550)
+    print(f"{dropped} dropped by the broker: an error, then accepted; {len(after)} sent afterwards are in")
+
+
+def drop_all(world: World) -> int:
+    """Have the broker drop what it holds, as a retention that is too short does; gives how many were not read yet."""
+    admin = AdminClient({"bootstrap.servers": world.settings.kafka})
+    names = [broker.called(world.settings, topic) for topic in TOPICS]
+    parts = [TopicPartition(name, number) for name in names for number in range(INVENTORY.partitions)]
+    ends = admin.list_offsets({part: OffsetSpec.latest() for part in parts})
+    found = [TopicPartition(part.topic, part.partition, end.result().offset) for part, end in ends.items()]
+    for done in admin.delete_records(found).values():
+        done.result()
+    return sum(part.offset for part in found) - sum(world.places().values())
