@@ -126,26 +126,28 @@ class Projector:
         return found if self._placed else []
 
     def _take(self, records: list[Any]) -> None:
+        batch, places = self._batch, self._places
         for record in records:
             if (error := record.error()) is not None:
                 self._odd(error)
                 continue
             part, offset = (record.topic(), record.partition()), record.offset()
-            place = self._places.get(part)
-            if place is None or offset < self._batch.ends.get(part, place.offset):
+            place = places.get(part)
+            if place is None or offset < batch.ends.get(part, place.offset):
                 continue
-            if (offset < place.again) is not self._batch.again or len(self._batch.changes.skus) >= BATCH:
+            if (offset < place.again) is not batch.again or len(batch.changes.skus) >= BATCH:
                 self._flush()
-                self._batch.again = offset < place.again
-            self._read(record)
-            self._batch.ends[part] = offset + 1
+                batch = self._batch
+                batch.again = offset < place.again
+            self._read(record, batch)
+            batch.ends[part] = offset + 1
 
-    def _read(self, record: Any) -> None:
+    def _read(self, record: Any, batch: Batch) -> None:
         try:
-            if self._reading.take(record, self._batch.changes):
-                self._batch.newest_ms = record.timestamp()[1]
+            if self._reading.take(record, batch.changes):
+                batch.newest_ms = record.timestamp()[1]
             else:
-                self._batch.elsewhere += 1
+                batch.elsewhere += 1
         except Refused as error:
             self._dead.send(record, str(error))
             self.observed.refused.inc()
