@@ -21,6 +21,7 @@ class Shop {
   constructor(config) {
     this.config = config;
     this.products = new Map();
+    this.asked = new Set();
     this.cards = [];
     this.sku = "";
     this.liveAt = 0;
@@ -244,6 +245,7 @@ class Shop {
 
   #priced(answer) {
     this.#tellShown(answer);
+    this.#beside(answer.bundles.filter(({ source }) => source === "live"));
     const offers = new Map(answer.bundles.map((offer) => [offer.id, offer]));
     const news = this.cards.map((card) => {
       const offer = offers.get(card.listed.id);
@@ -258,6 +260,32 @@ class Shop {
       this.readAt = Date.now();
       this.#read();
     }
+  }
+
+  // What shoppers turn to just now lies on no CDN: its card is made from the edge's answer, and goes when it does.
+  #beside(offers) {
+    const told = new Set(offers.map(({ id }) => id));
+    for (const card of this.cards.filter(({ listed }) => listed.matched === "live" && !told.has(listed.id))) {
+      this.cards.splice(this.cards.indexOf(card), 1);
+      card.node.remove();
+    }
+    const shown = new Set(this.cards.map(({ listed }) => listed.id));
+    for (const offer of offers.filter(({ id, components }) => !shown.has(id) && this.#known(components))) {
+      const card = new Card({ id: offer.id, matched: "live", confidence: offer.evidence.confidence }, offer, this);
+      this.cards.push(card);
+      byId("bundle-list").append(card.node);
+    }
+    byId("no-bundles").hidden = this.cards.length > 0;
+  }
+
+  // Whether the page has heard of all these products; it asks for the files of the others, once.
+  #known(components) {
+    const unheard = components.filter(({ sku }) => !this.products.has(sku) && !this.asked.has(sku));
+    for (const { sku } of unheard) {
+      this.asked.add(sku);
+      this.cdn.shardOf(sku).then((shard) => this.#learn(shard), () => {});
+    }
+    return unheard.length === 0;
   }
 
   // What can be sold first; once shown, a card keeps its place, so that nothing moves under a hand.

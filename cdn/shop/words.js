@@ -61,6 +61,7 @@ export const LEVELS = {
   category: "Bought with products of this kind",
   content: "Bought with similar products",
   popular: "Popular in this region",
+  live: "Wanted right now",
 };
 
 export const sold = (count) => (count === 1 ? "Only 1 left" : count < 6 ? `Only ${count} left` : `${whole.format(count)} can be sold now`);

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
 
+from edge_service.candidates import LivePair, LivePairs, pack
 from edge_service.region_payloads import Delta
+from tandem.bundle import bundle_id
 from tests.cdn.shop_world import BAGELS, BREAKFAST, CAKE, COFFEE_AND_GRANOLA, KEY, RELEASE, ShopWorld, shop_world
 
 pytestmark = pytest.mark.browser
@@ -435,3 +437,21 @@ def test_the_picture_for_the_readme(browser: Browser, request: pytest.FixtureReq
     url = os.environ.get("SHOP_URL") or f"{request.getfixturevalue('world').url}#region=east&sku=1029743&key={KEY}"
     shoot(browser, url)
     assert PICTURE.stat().st_size > 10_000
+
+
+def test_what_shoppers_turn_to_just_now_stands_behind_the_others_and_goes_when_it_ends(
+    visit: Visit, world: ShopWorld
+) -> None:
+    pair = LivePair("862349", "1082185", 0.4, 3.0, 0)
+    name = bundle_id([("862349", 1), ("1082185", 1)])
+    visit.open(sku="862349")
+    expect(visit.total(BAGELS)).to_have_text("$13.70", timeout=SOON)
+    with world.live as store:
+        assert store.put_candidates("query", 0, pack(LivePairs(1, int((time.time() + 60) * 1000), (pair,))), 60_000)
+        live = visit.page.locator(f'[data-bundle="{name}"]')
+        expect(live.locator(".offer-total")).to_have_text("$3.58", timeout=SOON)
+        expect(live.locator(".level")).to_have_text(re.compile("Wanted right now"))
+        expect(live).to_contain_text("Bananas, per pound")
+        assert store.put_candidates("query", 1, pack(LivePairs(1, int((time.time() + 60) * 1000), ())), 60_000)
+        expect(live).to_have_count(0, timeout=SOON)
+    expect(visit.card(BAGELS)).to_have_attribute("data-state", "live")
