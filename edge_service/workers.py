@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -47,6 +48,7 @@ class Workers:
         return process
 
     def _begun(self) -> None:
+        threading.Thread(target=_leave_with_parent, name="waits for the parent", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _TOLD)
         self._work()
 
@@ -76,3 +78,11 @@ class Workers:
         for process in self._processes:
             process.join(max(0.0, end - time.monotonic()))
             process.kill()
+
+
+def _leave_with_parent() -> None:
+    """A parent that is killed tells nobody; nor would its workers leave the address to who comes after it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

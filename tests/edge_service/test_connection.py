@@ -164,3 +164,18 @@ def test_a_worker_that_dies_is_replaced(configured: Path) -> None:
         with closing(server.wait()) as again:
             assert again.get("/v1/north/bundles/tea").status_code == 200
         assert "another takes its place" in server.log.read_text()
+
+
+def test_workers_leave_with_a_parent_that_is_killed(configured: Path) -> None:
+    with serving(configured, "--region", "north", "--workers", "2") as (server, _):
+        server.process.kill()
+        server.process.wait()
+        deadline = time.monotonic() + 20
+        while listens(server.port) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not listens(server.port)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
