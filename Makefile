@@ -46,7 +46,7 @@ kafka: $(READY) java ## Fetch the jars of a Kafka broker for this machine, once 
 
 .PHONY: test
 test: lint java ## Lint, types, imports and all tests (ARGS: further arguments for pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Lint, format, types and the table of imports

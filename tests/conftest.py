@@ -26,7 +26,7 @@ RUN = "PYTEST_TANDEM_RUN"
 ENDING_SECONDS = 5.0
 """How long what ends with the run may take to end."""
 WORKER = "PYTEST_XDIST_WORKER"
-"""Set where this process is one of several that share a run (`make test` has two)."""
+"""Set where this process is one of several that share a run (`make test` has three)."""
 
 
 def pytest_configure() -> None:
@@ -49,7 +49,7 @@ def _rank(item: pytest.Item) -> float:
 
 
 LONGEST = ("test_demo", "test_cluster", "test_killed_build", "test_lake_on_s3")
-"""Files that take minutes: where two processes share the run, neither shall wait for them at the end."""
+"""Files that take minutes: where several processes share the run, neither shall wait for them at the end."""
 SHARED = ("spark_jobs", "streams")
 """Folders whose tests share a server that takes long to start, or much memory."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
@@ -58,7 +58,7 @@ OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_sessi
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where two processes share the run, each file goes to one, and all files of one Spark or Kafka to the same one."""
+    """Where several processes share the run, each file goes to one, and all files of one Spark or Kafka to the same one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -60,7 +60,7 @@ class Edge:
             self.metrics.told({"headers": []}, "/v1/{region}/bundles/{sku}", "GET", 500 if failed else 200, 0.002)
             self.metrics.answers["north", "region", empty, "false"] += 1
         serves = f'tandem_release{{region="north",release="{release}"}} 1.0\n'
-        return self.metrics.text() + serves.encode()
+        return (self.metrics.text() + serves).encode()
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_processes_behind_one_address_are_each_compared_with_themselves() -> Non
 
 
 def test_an_edge_that_does_not_serve_the_region_says_nothing_of_it() -> None:
-    text = Metrics({}, {}, logger(), Settings(log_share=0)).text().decode()
+    text = Metrics({}, {}, logger(), Settings(log_share=0)).text()
     assert edge_health.parsed(text, "north") is None
     found = edge_health.parsed(text + 'tandem_release{region="north",release="r1"} 1.0\n', "north")
     assert found is not None
