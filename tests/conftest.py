@@ -58,7 +58,7 @@ OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_sessi
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes share the run, each file goes to one, and all files of one Spark or Kafka to the same one."""
+    """Where several processes share the run, each file goes to one, and all of one Spark or Kafka to the same one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
