@@ -14,8 +14,11 @@ SEEN_SECONDS = 10.0
 """What a change may take from PostgreSQL to the edge's answer on a busy machine."""
 
 
-def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) -> None:
-    """Buy a bundle: PostgreSQL has the order, once, and the edge soon says what stock is left. Raises Wrong."""
+def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) -> str:
+    """Buy a bundle: PostgreSQL has the order, once, and the edge soon says what stock is left. Raises Wrong.
+
+    Gives the id of the order.
+    """
     shop = f"{settings.local_orders}/v1/{region.name}"
     before = ok(asking.ask(f"{shop}/stock?skus={_skus(bundle)}", headers=_staff(asking.delta_key(settings))))
     headers = asking.once()
@@ -28,6 +31,7 @@ def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) 
     say(f"  bought: order {order['order_id']} for {money(order['total'], order)}, in PostgreSQL")
     for product in before["products"]:
         _seen_at_the_edge(settings, region, product, say)
+    return str(order["order_id"])
 
 
 def _seen_at_the_edge(settings: Settings, region: Region, before: dict[str, Any], say: Say) -> None:

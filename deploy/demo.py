@@ -88,9 +88,9 @@ class Demo:
             self._say(f"{region.name}:")
             anchors = popular.get(region.name, [])[:ANCHORS_ASKED]
             best = questions.check(self.settings, region, anchors, self._say)
-            buying.check(self.settings, region, best, self._say)
+            order_id = buying.check(self.settings, region, best, self._say)
             if self.settings.kafka:
-                live.check(self.settings, region, anchors, self._say)
+                live.check(self.settings, region, anchors, order_id, self._say)
 
     def links(self) -> None:
         edge, shop = self.settings.local_edge, self.regions.region[0].object_store.public_url

@@ -1,4 +1,4 @@
-"""The streaming jobs beside a demo with a broker, and what they have to show: an order in Delta, a live bundle."""
+"""The streaming jobs beside a demo with a broker, and what they show: a live bundle, an order in Kafka and Delta."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ def _process(settings: Settings, name: str, command: list[str], ready: str) -> S
     return Server(name=name, port=0, state=state, command=fresh, ping=ping, environment=asking.environment(settings))
 
 
-def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> None:
-    """Look at products as several shoppers: soon they are offered together. What was bought is in Delta, or Wrong."""
+def check(settings: Settings, region: Region, anchors: list[str], order_id: str, say: Say) -> None:
+    """Look at products as several shoppers: soon they are offered together; the order is in Kafka and Delta.
+
+    Raises Wrong.
+    """
     edge = f"{settings.local_edge}/v1/{region.name}"
     looked_at, start = anchors[:LOOKED_AT], time.monotonic()
     release = ok(asking.ask(f"{edge}/bundles/{looked_at[0]}"))["release"]
@@ -55,7 +58,8 @@ def check(settings: Settings, region: Region, anchors: list[str], say: Say) -> N
     parts = " + ".join(part["sku"] for part in bundle["components"])
     must(bundle["discount"] == 0, f"a live bundle has a discount: {bundle}")
     say(f"  live: {parts} offered {time.monotonic() - start:.0f} s after {region.k + SHOPPERS} shoppers looked at both")
-    _in_delta(settings, region, say)
+    _in_kafka(settings, order_id, say)
+    _in_delta(settings, region, order_id, say)
 
 
 def _looks(release: str, anchors: list[str], shoppers: int, consents: list[str]) -> Iterator[dict[str, Any]]:
@@ -85,17 +89,23 @@ def _seen(edge: str, anchors: list[str]) -> dict[str, Any]:
     raise Wrong(f"{edge}: no live bundle in {SEEN_SECONDS:.0f} s; the log of tandem live says why")
 
 
-def _in_delta(settings: Settings, region: Region, say: Say) -> None:
-    """An order that was placed here lies in sales_lines."""
+def _in_kafka(settings: Settings, order_id: str, say: Say) -> None:
+    told = asking.tandem(settings, "streams", "show", "orders", "--key", order_id).splitlines()
+    must(len(told) == 1 and order_id in told[0], f"topic orders: {len(told)} messages of order {order_id}, not 1")
+    where, offset, *_ = told[0].split()
+    say(f"  in Kafka: order {order_id} at {where}, offset {offset}")
+
+
+def _in_delta(settings: Settings, region: Region, order_id: str, say: Say) -> None:
     asked = (
-        "SELECT count(DISTINCT order_id) AS orders, count(*) AS lines FROM sales_lines "  # noqa: S608 - a region's name
-        f"WHERE source = 'orders' AND region = '{region.name}'"
+        "SELECT count(*) AS lines FROM sales_lines "  # noqa: S608 - a region's name, an id of ours
+        f"WHERE source = 'orders' AND region = '{region.name}' AND order_id = '{order_id}'"
     )
     end = time.monotonic() + SEEN_SECONDS
     while time.monotonic() < end:
         (row,) = asking.sql(settings, asked)
-        if row["orders"]:
-            say(f"  in Delta: {row['orders']} orders placed here, {row['lines']} lines")
+        if row["lines"]:
+            say(f"  in Delta: order {order_id}, {row['lines']} lines")
             return
         time.sleep(1)
-    raise Wrong(f"{region.name}: no order in Delta in {SEEN_SECONDS:.0f} s; the log of tandem live says why")
+    raise Wrong(f"order {order_id} not in Delta in {SEEN_SECONDS:.0f} s; the log of tandem live says why")

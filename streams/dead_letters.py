@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError
 
-from streams import broker
+from streams import broker, kept
 from streams.topics import DEAD_LETTERS
 from tandem.errors import Unavailable
 from tandem.settings import Settings
@@ -73,33 +73,11 @@ class Letter(NamedTuple):
 
 def held(settings: Settings) -> Iterator[Letter]:
     """Every letter that is there now, the oldest first. Raises Unavailable."""
-    topic = broker.called(settings, DEAD_LETTERS)
-    reader = broker.consumer(settings, "dead-letters")
-    try:
-        for number in range(DEAD_LETTERS.partitions):
-            yield from _letters(reader, TopicPartition(topic, number))
-    except KafkaException as error:
-        raise broker.unavailable(settings, error) from error
-    finally:
-        reader.close()
-
-
-def _letters(reader: Any, part: TopicPartition) -> Iterator[Letter]:
-    at, end = reader.get_watermark_offsets(part, broker.TIMEOUT_SECONDS)
-    reader.assign([TopicPartition(part.topic, part.partition, at)])
-    while at < end:
-        record = reader.poll(broker.TIMEOUT_SECONDS)
-        if record is None:
-            raise Unavailable(
-                f"{part.topic}: nothing came within {broker.TIMEOUT_SECONDS:g} s; look at the broker's log"
-            )
-        if record.error() is not None:
-            raise KafkaException(record.error())
+    for record in kept.records(settings, DEAD_LETTERS):
         told = {name: text.decode(errors="replace") for name, text in record.headers() or ()}
         yield Letter(
             told["topic"], int(told["partition"]), int(told["offset"]), told["reason"], record.key(), record.value()
         )
-        at = record.offset() + 1
 
 
 def as_text(letters: Iterable[Letter]) -> str:

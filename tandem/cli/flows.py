@@ -38,6 +38,20 @@ def dead_letters(settings: settings_file.Settings) -> None:
     click.echo(dead_letters.as_text(dead_letters.held(settings)) or "there are none")
 
 
+@streams.command("show")
+@click.argument("topic")
+@click.option("--key", help="Of messages with this key alone.")
+@click.pass_obj
+def show(settings: settings_file.Settings, topic: str, key: str | None) -> None:
+    """What a topic holds now: partition, offset, key and value of each message."""
+    from streams import kept, topics
+
+    found = topics.TOPICS.get(topic)
+    if found is None:
+        raise TandemError(f"{topic}: is no topic; known are {', '.join(topics.TOPICS)}")
+    click.echo(kept.as_text(kept.records(settings, found), key) or "there are none")
+
+
 @streams.command()
 @click.option("--type", "kind", help="The JSON Schema of one type of message instead.")
 def schema(kind: str | None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from streams import broker
+from streams import broker, kept
 from streams.broker import KeptTooShort
+from streams.messages import StockChanged
 from streams.topics import INVENTORY, PRICES
 from tandem.errors import ConfigError, TandemError, Unavailable
 from tandem.settings import Settings
@@ -60,6 +62,17 @@ def test_a_topic_that_is_not_there_is_named_with_the_command_that_makes_it(kafka
     other = msgspec.structs.replace(kafka, topic_prefix="nobodys-")
     with pytest.raises(TandemError, match="topic nobodys-inventory is not there; `tandem streams topics` makes it"):
         broker.check_kept(other, [INVENTORY])
+
+
+def test_what_a_topic_holds_is_shown_by_key(kafka: Settings) -> None:
+    at = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    producer = broker.producer(kafka)
+    for number, sku in enumerate(("tea", "cup", "tea"), 1):
+        broker.send(producer, kafka, StockChanged(region="shown", sku=sku, stock=number, sequence=number, at=at))
+    assert producer.flush(10) == 0
+    lines = kept.as_text(kept.records(kafka, INVENTORY), "shown:tea").splitlines()
+    assert ['"stock":1' in lines[0], '"stock":3' in lines[1], len(lines)] == [True, True, 2]
+    assert all("  shown:tea  {" in line for line in lines)
 
 
 def test_brokers_that_are_away_are_unavailable_and_named() -> None:
