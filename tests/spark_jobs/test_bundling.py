@@ -27,7 +27,7 @@ CATEGORY = {"a": "A", "b": "B", "c": "C", "d": "D > X", "e": "D > Y", "f": "A", 
 PRICE = {"a": 100, "b": 200, "c": 300, "d": 400, "e": 500, "f": 110, "g": 90_000}
 NORTH = Window("north", "*", 2)
 DAY = dt.date(2024, 3, 1)
-relaxed = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 SIDES = st.sets(st.sampled_from(sorted(CATEGORY)), min_size=1, max_size=2).map(sorted)
 
 

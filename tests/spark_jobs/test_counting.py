@@ -17,7 +17,7 @@ BASKETS = st.lists(
     max_size=40,
 )
 Baskets = list[tuple[str | None, set[str]]]
-relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 def cell_of(baskets: Baskets) -> cells.Cell:
