@@ -191,3 +191,12 @@ def resident_mb(pid: int) -> float:
 def own_resident_mb() -> float:
     """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def ask(connection: socket.socket, request: bytes) -> bytes:
+    """The answer with bundles to one request, read to its end."""
+    connection.sendall(request)
+    answer = connection.recv(65_536)
+    while not answer.endswith(b"]}"):
+        answer += connection.recv(65_536)
+    return answer

@@ -69,17 +69,9 @@ def _seen(store: RegionStore, connection: socket.socket, number: int) -> float:
     wanted = b'"sellable":%d,' % units
     started = time.perf_counter()
     store.push([Delta(sku=name, sequence=time.time_ns() // 1_000, at=datetime.now(UTC), stock=units)])
-    while wanted not in _ask(connection, request):
+    while wanted not in _edge_load.ask(connection, request):
         pass
     return 1_000 * (time.perf_counter() - started)
-
-
-def _ask(connection: socket.socket, request: bytes) -> bytes:
-    connection.sendall(request)
-    answer = connection.recv(65_536)
-    while not answer.endswith(b"]}"):
-        answer += connection.recv(65_536)
-    return answer
 
 
 def feed(count: int) -> tuple[list[Delta], dict[str, Live]]:

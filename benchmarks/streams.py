@@ -195,19 +195,11 @@ def _seen(teller: Teller, connection: socket.socket, number: int) -> float:
     wanted = b'"sellable":%d,' % units
     started = time.perf_counter()
     teller.tell(product, units)
-    while wanted not in _ask(connection, request):
+    while wanted not in _edge_load.ask(connection, request):
         time.sleep(ASK_SECONDS)
     seconds = time.perf_counter() - started
     time.sleep(0.005)
     return 1_000 * seconds
-
-
-def _ask(connection: socket.socket, request: bytes) -> bytes:
-    connection.sendall(request)
-    answer = connection.recv(65_536)
-    while not answer.endswith(b"]}"):
-        answer += connection.recv(65_536)
-    return answer
 
 
 def main() -> None:

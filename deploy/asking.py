@@ -64,11 +64,6 @@ def once(key: str = "") -> dict[str, str]:
     return {"Idempotency-Key": uuid.uuid4().hex} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-def delta_key(settings: Settings) -> str:
-    """A key that may post deltas."""
-    return settings.delta_keys.split(",")[0].strip() or settings.secret("deltas")
-
-
 def order_key(settings: Settings) -> str:
     """A key that may read orders and take goods back."""
     return settings.order_keys.split(",")[0].strip() or settings.secret("orders")

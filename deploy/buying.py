@@ -20,7 +20,7 @@ def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) 
     Gives the id of the order.
     """
     shop = f"{settings.local_orders}/v1/{region.name}"
-    before = ok(asking.ask(f"{shop}/stock?skus={_skus(bundle)}", headers=_staff(asking.delta_key(settings))))
+    before = ok(asking.ask(f"{shop}/stock?skus={_skus(bundle)}", headers=_staff(settings.feed_key)))
     headers = asking.once()
     asked = {"quotes": [bundle["quote"]["token"]]}
     order, again = (ok(asking.post(f"{shop}/checkout", asked, headers), 201) for _ in range(2))
@@ -37,7 +37,7 @@ def check(settings: Settings, region: Region, bundle: dict[str, Any], say: Say) 
 def _seen_at_the_edge(settings: Settings, region: Region, before: dict[str, Any], say: Say) -> None:
     """The edge's answer is of a later change than what PostgreSQL had before the order."""
     sku, start = before["sku"], time.monotonic()
-    held = _staff(asking.delta_key(settings))
+    held = _staff(settings.feed_key)
     while time.monotonic() - start < SEEN_SECONDS:
         (now,) = ok(asking.ask(f"{settings.local_orders}/v1/{region.name}/stock?skus={sku}", headers=held))["products"]
         (told,) = ok(asking.ask(f"{settings.local_edge}/v1/{region.name}/live?skus={sku}"))["products"]

@@ -96,7 +96,7 @@ class Demo:
         edge, shop = self.settings.local_edge, self.regions.region[0].object_store.public_url
         self._say(
             f"""
-  Shop page   {shop}/shop/index.html#key={asking.delta_key(self.settings)}
+  Shop page   {shop}/shop/index.html#key={self.settings.feed_key}
               (the key lets the page's panel change stock and prices)
   Edge API    {edge}/docs   {edge}/v1/{self.regions.names[0]}/live?skus=…
   Orders      {self.settings.local_orders} (docs/orders.md); the shop page's cart has the button

@@ -37,7 +37,7 @@ class Feed:
 
     def __init__(self, settings: Settings, products: Mapping[str, list[str]]) -> None:
         self._edge, self._orders = settings.local_edge, settings.local_orders
-        self._key = asking.delta_key(settings)
+        self._key = settings.feed_key
         self._bearer = {"Authorization": f"Bearer {self._key}"}
         self._products = products
         self._random = random.Random(SEED)  # noqa: S311 - a simulation

@@ -37,7 +37,7 @@ def create_app(settings: Settings, regions: Sequence[Region], *, clock: Clock = 
     openapi.install(app)
     cors = CORSMiddleware(
         app,
-        allow_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+        allow_origins=settings.origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-Tandem-Key", "traceparent", "tracestate"],
         expose_headers=["ETag", "Retry-After", "RateLimit", "RateLimit-Policy"],

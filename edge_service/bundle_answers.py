@@ -86,7 +86,6 @@ class BundlesAnswer:
         beside = moment.candidates.places.get(self._question.sku)
         if beside is not self._beside:
             self._beside, self._places = beside, book.places(moment, self._question)
-            self._version = NEVER
             self._basis = None
         if (
             moment.basis != self._basis

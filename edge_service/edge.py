@@ -47,14 +47,14 @@ class Edge:
     def __init__(self, settings: Settings, regions: Sequence[Region], clock: Clock) -> None:
         self.log = logger()
         self.clock = clock
-        self.signer = Signer.from_text(settings.quote_keys or f"k1:{settings.secret('quote')}")
+        self.signer = Signer.from_text(settings.signing_keys)
         self.signing = Signing(self.signer, settings.quote_ttl_seconds)
         self.served = {region.name: ServedRegion(region, settings, clock, self.log) for region in regions}
         self._books = {name: BundlesBook(self.signing, settings.answers_kept_bytes) for name in self.served}
         self.metrics = observe.Metrics(self.served, self._books, self.log, settings)
         self.pulse, self.bodies = Pulse(), Bodies(settings.body_seconds, settings.bodies_bytes)
         addresses = Addresses(settings.trusted_proxies)
-        feed = clients.from_keys("TANDEM_DELTA_KEYS", settings.delta_keys or settings.secret("deltas"), ["deltas"])
+        feed = clients.from_keys("TANDEM_DELTA_KEYS", settings.feed_keys, ["deltas"])
         open_to_all = clients.open_scopes(settings.open_scopes)
         self.keyring = Keyring([feed], settings.config_folder, open_to_all, addresses, self.log)
         self.admission = Admission(settings, self.pulse, addresses, self.keyring)

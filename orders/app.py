@@ -47,7 +47,7 @@ def create_app(settings: Settings, regions: Sequence[Region], *, clock: Callable
     app.add_exception_handler(psycopg.DataError, _unkeepable)
     cors = CORSMiddleware(
         app,
-        allow_origins=[origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()],
+        allow_origins=settings.origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type", KEY, "X-Tandem-Key"],
         expose_headers=["Retry-After", "RateLimit", "RateLimit-Policy"],

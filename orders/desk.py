@@ -37,13 +37,13 @@ class Desk:
         self.settings, self.clock = settings, clock
         self.regions = {region.name: region for region in regions}
         self.log = logger()
-        self.signer = Signer.from_text(settings.quote_keys or f"k1:{settings.secret('quote')}")
+        self.signer = Signer.from_text(settings.signing_keys)
         self.pool = database.pool(settings)
         self.metrics = Metrics()
         self.pulse, self.bodies = Pulse(), Bodies(settings.body_seconds, settings.bodies_bytes)
         addresses = Addresses(settings.trusted_proxies)
         given = [
-            clients.from_keys("TANDEM_DELTA_KEYS", settings.delta_keys or settings.secret("deltas"), ["deltas"]),
+            clients.from_keys("TANDEM_DELTA_KEYS", settings.feed_keys, ["deltas"]),
             clients.from_keys("TANDEM_ORDER_KEYS", settings.order_keys or settings.secret("orders"), ["orders"]),
         ]
         open_to_all = clients.open_scopes(settings.open_scopes)

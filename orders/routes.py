@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -32,6 +33,7 @@ from tandem.clients import Scope
 from tandem.regions import Region
 
 TAKEN = {"quotes": ["WyJrMSIs….LLYE…"]}
+Question = TypeVar("Question", bound=msgspec.Struct)
 router = APIRouter(prefix="/v1/{region}")
 
 
@@ -68,15 +70,13 @@ Served = Annotated[Region, Depends(_region)]
 )
 async def post_checkout(desk: Shared, region: Served, request: Request) -> Response:
     """Buy what quotes offer. The same Idempotency-Key with the same body gives the same order, however often."""
-    asked = await _asked(desk, request)
-    question = decode(asked.body, CheckoutQuestion)
 
-    async def do(session: Session) -> OrderAnswer:
+    async def do(session: Session, question: CheckoutQuestion) -> OrderAnswer:
         found = basket.of(question.quotes, desk.signer, region.name, desk.clock())
         buyer = checkout.buyer_of(question, region)
         return await checkout.place(session, region.name, found, buyer, question.reservation_id)
 
-    return _json(await once(desk.pool, asked, do), 201)
+    return await _done(desk, request, CheckoutQuestion, do, 201)
 
 
 @router.post(
@@ -90,16 +90,14 @@ async def post_checkout(desk: Shared, region: Served, request: Request) -> Respo
 )
 async def post_reservation(desk: Shared, region: Served, request: Request) -> Response:
     """Hold what quotes offer for a while, for a shopper who pays elsewhere."""
-    asked = await _asked(desk, request)
-    question = decode(asked.body, ReserveQuestion)
 
-    async def do(session: Session) -> ReservationAnswer:
+    async def do(session: Session, question: ReserveQuestion) -> ReservationAnswer:
         found = basket.of(question.quotes, desk.signer, region.name, desk.clock())
         until = datetime.now(UTC) + timedelta(seconds=desk.settings.reservation_seconds)
         made = await checkout.reserve(session, region.name, found, until)
         return ReservationAnswer(reservation_id=made, expires_at=until)
 
-    return _json(await once(desk.pool, asked, do), 201)
+    return await _done(desk, request, ReserveQuestion, do, 201)
 
 
 @router.delete(
@@ -141,13 +139,11 @@ async def get_order(desk: Shared, region: Served, order_id: UUID) -> Response:
 )
 async def post_return(desk: Shared, region: Served, order_id: UUID, request: Request) -> Response:
     """Take units back, and say what is paid back."""
-    asked = await _asked(desk, request)
-    question = decode(asked.body, ReturnQuestion)
 
-    async def do(session: Session) -> ReturnAnswer:
+    async def do(session: Session, question: ReturnQuestion) -> ReturnAnswer:
         return await returns.take_back(session, region.name, order_id, question.lines)
 
-    return _json(await once(desk.pool, asked, do), 201)
+    return await _done(desk, request, ReturnQuestion, do, 201)
 
 
 @router.post(
@@ -160,13 +156,11 @@ async def post_return(desk: Shared, region: Served, order_id: UUID, request: Req
 )
 async def post_stock(desk: Shared, region: Served, request: Request) -> Response:
     """Goods that came or went without an order."""
-    asked = await _asked(desk, request)
-    question = decode(asked.body, StockQuestion)
 
-    async def do(session: Session) -> StockAnswer:
+    async def do(session: Session, question: StockQuestion) -> StockAnswer:
         return await goods.move(session, region.name, question.movements)
 
-    return _json(await once(desk.pool, asked, do))
+    return await _done(desk, request, StockQuestion, do)
 
 
 @router.get(
@@ -183,6 +177,19 @@ async def get_stock(desk: Shared, region: Served, skus: Annotated[list[str], Que
         raise wrong("skus", f"names {len(named)} products; ask for {MAX_SKUS} at most")
     async with desk.pool.connection() as session:
         return _json(encode(await goods.find(session, region.name, named)))
+
+
+async def _done(
+    desk: Desk,
+    request: Request,
+    kind: type[Question],
+    do: Callable[[Session, Question], Awaitable[msgspec.Struct]],
+    status: int = 200,
+) -> Response:
+    """What `do` answers to the request's body, done once however often it is sent."""
+    asked = await _asked(desk, request)
+    question = decode(asked.body, kind)
+    return _json(await once(desk.pool, asked, lambda session: do(session, question)), status)
 
 
 async def _asked(desk: Desk, request: Request) -> Asked:

@@ -68,13 +68,7 @@ class KafkaTeller:
             (EVENT_ID, str(row.event_id).encode()),
         ]
         topic = self._settings.topic_prefix + row.topic
-        while True:
-            try:
-                producer.produce(topic, row.value, row.key.encode(), headers=headers, on_delivery=delivered)
-            except BufferError:
-                producer.poll(0.1)
-            else:
-                return
+        broker.put(producer, topic, row.key.encode(), row.value, headers, delivered)
 
 
 class WebhookTeller:
@@ -84,7 +78,7 @@ class WebhookTeller:
         self._edges: Mapping[str, str] = {
             region.name: (region.edge_url or settings.local_edge).rstrip("/") for region in regions
         }
-        self._key = settings.delta_keys.split(",")[0].strip() or settings.secret("deltas")
+        self._key = settings.feed_key
         self._log = log
         self._away: set[str] = set()
 

@@ -74,10 +74,16 @@ def called(settings: Settings, topic: Topic) -> str:
 
 def send(to: Producer, settings: Settings, message: Message, delivered: Delivered | None = None) -> None:
     """Put a message on its topic; waits while too many are on their way."""
-    topic = called(settings, topic_of(message))
+    put(to, called(settings, topic_of(message)), message.key, encode(message), headers(message), delivered)
+
+
+def put(
+    to: Producer, topic: str, key: bytes, value: bytes, told: list[tuple[str, bytes]], delivered: Delivered | None
+) -> None:
+    """The same for a message that is bytes already, with its headers `told` and the topic as the broker calls it."""
     while True:
         try:
-            to.produce(topic, encode(message), message.key, headers=headers(message), on_delivery=delivered)
+            to.produce(topic, value, key, headers=told, on_delivery=delivered)
         except BufferError:
             to.poll(PAUSE_SECONDS)
         else:

@@ -63,12 +63,7 @@ def _tell(settings: Settings, region: Region, producer: Producer, texts: list[by
 
     for text in texts:
         message = of_edge(msgspec.json.decode(text), region.name, region.consent_purposes)
-        while True:
-            try:
-                broker.send(producer, settings, message, delivered)
-                break
-            except BufferError:
-                producer.poll(PAUSE_SECONDS)
+        broker.send(producer, settings, message, delivered)
     left = producer.flush(FLUSH_SECONDS)
     if left or failed:
         reason = failed[0].str() if failed else f"{left} events were not taken in {FLUSH_SECONDS:.0f} s"

@@ -198,6 +198,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.orders or f"{embedded} password={self.secret('postgres')}"
 
     @property
+    def signing_keys(self) -> str:
+        """Keys of quotes, `id:secret,id:secret`: those named, or one of this machine."""
+        return self.quote_keys or f"k1:{self.secret('quote')}"
+
+    @property
+    def feed_keys(self) -> str:
+        """Keys that may post deltas, separated by commas: those named, or one of this machine."""
+        return self.delta_keys or self.secret("deltas")
+
+    @property
+    def feed_key(self) -> str:
+        """One of them, for whoever posts deltas."""
+        return self.delta_keys.split(",")[0].strip() or self.secret("deltas")
+
+    @property
+    def origins(self) -> list[str]:
+        """Pages of which origins may read answers."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+    @property
     def s3_secret(self) -> str:
         return self.s3_secret_key or self.secret("s3")
 
