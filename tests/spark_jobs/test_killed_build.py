@@ -22,7 +22,7 @@ RESULTS = ("segment_members", "affinity", "neighbours", "substitutes", "bundles"
 TANDEM = str(Path(sysconfig.get_path("scripts")) / "tandem")
 
 
-def test_a_build_killed_twice_and_run_again_ends_in_the_same_tables(built: Settings, tmp_path: Path):
+def test_a_build_killed_twice_and_run_again_ends_in_the_same_tables(tmp_path: Path, request: pytest.FixtureRequest):
     settings = make(tmp_path)
     _killed(settings, after="segments", seconds=0.3)
     _killed(settings, after="affinity", seconds=0.7)
@@ -32,6 +32,7 @@ def test_a_build_killed_twice_and_run_again_ends_in_the_same_tables(built: Setti
     with _build(settings) as build:
         told, _ = build.communicate()
     assert build.returncode == 0, told
+    built = request.getfixturevalue("built")  # not before: another process may still be at work on it
     for table in RESULTS:
         assert _rows(settings, table) == _rows(built, table), table
 
