@@ -10,14 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 CONNECTIONS = 32
 READY_SECONDS = 60.0
+EMPTY: Mapping[str, str] = MappingProxyType({})
 MARK = b"\n--next--\n"
 """Between two requests in the file that load generators read."""
 SCRIPT = """
@@ -127,11 +129,14 @@ def here_on(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def served(*arguments: str, port: int, log: Path, path: str = "/") -> Iterator[int]:
+def served(
+    *arguments: str, port: int, log: Path, path: str = "/", variables: Mapping[str, str] = EMPTY
+) -> Iterator[int]:
     """A server process (`python -m …`) on its core, up; gives its process id."""
     command = [sys.executable, "-m", *arguments]
+    environment = {**variables, **os.environ}
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=on_server_core)
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, preexec_fn=on_server_core)
     try:
         _until_ready(port, path, process, log)
         yield process.pid

@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import orjson
 import redis.asyncio
 from fastapi import FastAPI, Response
@@ -21,9 +19,7 @@ from granian.log import LogLevels
 from pydantic import BaseModel
 from redis._parsers import _AsyncRESP2Parser
 
-from benchmarks import _edge_world
 from edge_service import server
-from tandem.settings import from_environment
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -116,14 +112,7 @@ def reference_b(client: redis.asyncio.Redis) -> FastAPI:
     return app
 
 
-def tandem(url: str, home: str) -> Any:
-    """Settings that are not given here come from the environment."""
-    given = {"home": Path(home), "quote_keys": "k1:0123456789abcdef0123", "delta_keys": "a-key-for-deltas"}
-    settings = msgspec.structs.replace(from_environment(), **given)
-    return server.load(settings, [_edge_world.region_at(url)])
-
-
-def made(name: str, url: str, home: str) -> Any:
+def made(name: str, url: str) -> Any:
     """The app called `name`."""
     apps: dict[str, Any] = {
         "hello": lambda: hello,
@@ -131,7 +120,6 @@ def made(name: str, url: str, home: str) -> Any:
         "a": lambda: reference_a(plain_client(url)),
         "a-hiredis": lambda: reference_a(redis.asyncio.Redis.from_url(url)),
         "b": lambda: reference_b(plain_client(url)),
-        "tandem": lambda: tandem(url, home),
     }
     return apps[name]()
 
@@ -146,16 +134,15 @@ def on_granian(port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["hello", "hello-granian", "bodies", "a", "a-hiredis", "b", "tandem"])
+    parser.add_argument("name", choices=["hello", "hello-granian", "bodies", "a", "a-hiredis", "b"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--redis", default="")
-    parser.add_argument("--home", default=".tandem")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     if options.name == "hello-granian":
         on_granian(options.port)
         return
-    server.serve(partial(made, options.name, options.redis, options.home), "127.0.0.1", options.port, options.workers)
+    server.serve(partial(made, options.name, options.redis), "127.0.0.1", options.port, options.workers)
 
 
 if __name__ == "__main__":

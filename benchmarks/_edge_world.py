@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import accumulate
+from pathlib import Path
 
+import msgspec
 import redis
 
+from benchmarks import _edge_load
 from edge_service.region_payloads import Buckets
 from edge_service.region_store import LiveRow, RegionStore, ReleaseMeta, batches
 from tandem.bundle import AnchorList, Bundle, Component, Listed, Substitute, bundle_id
-from tandem.regions import ObjectStore, Region
+from tandem.regions import Region, Regions
 from tandem.release import checksum
 
 RELEASE = "20260105-0123456789ab"
@@ -23,6 +27,19 @@ SHOWN = 6
 STEPS = (1, 97, 8_191)
 """How far apart the products of a bundle are."""
 SEED = 5
+QUOTE_KEYS, DELTA_KEY = "k1:0123456789abcdef0123", "a-key-for-deltas"
+REGIONS = """
+[[region]]
+name = "north"
+currency = "USD"
+time_zone = "UTC"
+redis_url = "{url}"
+push_per_second = 0
+[region.object_store]
+endpoint = "http://127.0.0.1:1"
+bucket = "none"
+public_url = "http://127.0.0.1:1/none"
+"""
 
 
 def sku(number: int) -> str:
@@ -30,8 +47,19 @@ def sku(number: int) -> str:
 
 
 def region_at(url: str) -> Region:
-    store = ObjectStore(endpoint="http://127.0.0.1:1", bucket="none", public_url="http://127.0.0.1:1/none")
-    return Region(name="north", currency="USD", time_zone="UTC", redis_url=url, object_store=store, push_per_second=0)
+    return msgspec.toml.decode(REGIONS.format(url=url), type=Regions).get("north")
+
+
+def edge(url: str, folder: Path, port: int) -> AbstractContextManager[int]:
+    """The edge as it ships, of the region whose Redis is at `url`, ready; gives its process id. Settings that are not
+    given here come from the environment.
+    """
+    config = folder / "config"
+    config.mkdir(exist_ok=True)
+    (config / "regions.toml").write_text(REGIONS.format(url=url), encoding="utf-8")
+    given = {"TANDEM_HOME": str(folder), "TANDEM_QUOTE_KEYS": QUOTE_KEYS, "TANDEM_DELTA_KEYS": DELTA_KEY}
+    command, log = ("tandem", "serve", "--port", str(port)), folder / f"edge-{port}.log"
+    return _edge_load.served(*command, port=port, log=log, path="/readyz", variables=given)
 
 
 def bundle_of(numbers: tuple[int, ...], products: int) -> Bundle:

@@ -40,8 +40,7 @@ def measured(url: str, folder: Path, rounds: int) -> list[Row]:
     _edge_world.publish(_edge_world.region_at(url), ANCHORS)
     (port,) = services.free_ports(1)
     load = Load(folder, "during", _edge_world.gets(BUNDLES, ANCHORS, 20_000))
-    command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
-    with _edge_load.served(*command, port=port, log=folder / "during.log", path="/readyz"):
+    with _edge_world.edge(url, folder, port):
         load.run(port, SECONDS, 16, A_SECOND)
         before = [_round(load, port, url) for _ in range(rounds)]
         with pushing(url):

@@ -70,14 +70,12 @@ class Bench:
 
     def _start(self, name: str) -> None:
         (port,) = services.free_ports(1)
-        path = "/readyz" if name == "tandem" else "/docs"
-        arguments = ("benchmarks._edge_rivals", name, "--port", str(port), "--redis", self.url)
-        pid = self._stack.enter_context(
-            _edge_load.served(
-                *arguments, "--home", str(self._folder), port=port, log=self._folder / f"{name}.log", path=path
-            )
-        )
-        self._servers[name] = port, pid
+        if name == "tandem":
+            server = _edge_world.edge(self.url, self._folder, port)
+        else:
+            command = ("benchmarks._edge_rivals", name, "--port", str(port), "--redis", self.url)
+            server = _edge_load.served(*command, port=port, log=self._folder / f"{name}.log", path="/docs")
+        self._servers[name] = port, self._stack.enter_context(server)
 
     def cpu(self, name: str, load: str) -> float:
         """CPU microseconds a request, once the same load has run before. Raises RuntimeError where a request failed."""

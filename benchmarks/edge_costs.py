@@ -82,14 +82,16 @@ def edges_up(folder: Path, anchors: int) -> Iterator[dict[str, tuple[int, int]]]
         clients = [Client(name="shop", sha256=[hash_of(KEY)], scopes=["read"])]
         (folder / "config" / "clients.toml").write_text("".join(map(written, clients)), encoding="utf-8")
         found = {}
-        for number, (name, values) in enumerate({"hello": {}, **EDGES}.items()):
+        for name, values in {"hello": {}, **EDGES}.items():
             (port,) = services.free_ports(1)
-            what, path = ("hello", "/") if name == "hello" else ("tandem", "/readyz")
-            command = ("benchmarks._edge_rivals", what, "--port", str(port), "--redis", url, "--home", str(folder))
             traced = {"TANDEM_TRACE_ENDPOINT": spans} if "TANDEM_TRACE_SHARE" in values else {}
+            hello = ("benchmarks._edge_rivals", "hello", "--port", str(port))
             with with_settings(values | traced):
-                log = folder / f"{number}.log"
-                found[name] = port, stack.enter_context(_edge_load.served(*command, port=port, log=log, path=path))
+                if name == "hello":
+                    server = _edge_load.served(*hello, port=port, log=folder / "hello.log")
+                else:
+                    server = _edge_world.edge(url, folder, port)
+                found[name] = port, stack.enter_context(server)
         yield found
 
 

@@ -25,7 +25,6 @@ from benchmarks._told import Row
 from benchmarks.edge import redis_up
 from deploy import services
 
-KEY = "a-key-for-deltas"
 CEILINGS = {"memory_growth_mb": 50.0}
 
 
@@ -34,10 +33,9 @@ def cases(folder: Path, number: int, seed: int) -> tuple[list[Row], float]:
     with redis_up(folder) as url:
         _edge_world.publish(_edge_world.region_at(url), 1_000)
         (port,) = services.free_ports(1)
-        command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
-        with _edge_load.served(*command, port=port, log=folder / "edge.log", path="/readyz") as pid:
+        with _edge_world.edge(url, folder, port) as pid:
             url = f"http://127.0.0.1:{port}"
-            asking = Cases(url, KEY, of_edge(url, _edge_world.sku(1)))
+            asking = Cases(url, _edge_world.DELTA_KEY, of_edge(url, _edge_world.sku(1)))
             asking.run(number // 10, seed)
             before, started = _edge_load.resident_mb(pid), time.perf_counter()
             asking.run(number, seed + 1_000)

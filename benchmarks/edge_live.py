@@ -50,9 +50,8 @@ def visible(url: str, folder: Path, anchors: int) -> list[float]:
     (port,) = services.free_ports(1)
     _edge_world.publish(_edge_world.region_at(url), anchors)
     load = Load(folder, "get", _edge_world.gets(BUNDLES, anchors, 20_000))
-    command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
     with (
-        _edge_load.served(*command, port=port, log=folder / "visible.log", path="/readyz"),
+        _edge_world.edge(url, folder, port),
         load.running(port, 600, 16, ASKED_A_SECOND),
         RegionStore(_edge_world.region_at(url)) as store,
         _edge_load.here_on(_edge_load.LOAD_CORE),
@@ -155,9 +154,8 @@ def starting(url: str, folder: Path, anchors: int, rounds: int) -> tuple[list[fl
     seconds, megabytes = [], 0.0
     for _ in range(rounds):
         (port,) = services.free_ports(1)
-        command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
         started = time.perf_counter()
-        with _edge_load.served(*command, port=port, log=folder / "start.log", path="/readyz") as pid:
+        with _edge_world.edge(url, folder, port) as pid:
             seconds.append(time.perf_counter() - started)
             megabytes = _edge_load.resident_mb(pid)
     return seconds, megabytes

@@ -91,9 +91,8 @@ def edge_behind_gateway(folder: Path, anchors: int, seconds: float) -> Iterator[
         _edge_world.publish(_edge_world.region_at(url), anchors)
         load = Load(folder, "signed", _edge_world.carts(OFFERS, anchors, 5_000, limit=50))
         (port,) = services.free_ports(1)
-        command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
         with (
-            _edge_load.served(*command, port=port, log=folder / "edge.log", path="/readyz") as pid,
+            _edge_world.edge(url, folder, port) as pid,
             _gateway.up(folder / "gateway", port, limits=False, start_as=_edge_load.on_load_core) as gateway,
         ):
             yield Overload(port, pid, gateway, load, seconds)

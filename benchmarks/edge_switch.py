@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import _edge_load, _edge_world, _told
+from benchmarks import _edge_world, _told
 from benchmarks._edge_load import Load
 from benchmarks._told import Row
 from benchmarks.edge import BUNDLES, redis_up
@@ -58,10 +58,9 @@ def measured(folder: Path, anchors: int, rounds: int, seconds: float) -> tuple[l
         for release in reversed(RELEASES):
             _edge_world.publish(_edge_world.region_at(url), anchors, release)
         (port,) = services.free_ports(1)
-        command = ("benchmarks._edge_rivals", "tandem", "--port", str(port), "--redis", url, "--home", str(folder))
         load = Load(folder, "get", _edge_world.gets(BUNDLES, anchors, 50_000))
         quiet, busy, switches = [], [], 0
-        with _edge_load.served(*command, port=port, log=folder / "edge.log", path="/readyz"):
+        with _edge_world.edge(url, folder, port):
             load.run(port, 3.0)  # warms everything
             for _ in range(rounds):
                 quiet.append(load.run(port, seconds, CONNECTIONS, ASKED_A_SECOND))

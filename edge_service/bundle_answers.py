@@ -11,13 +11,12 @@ import msgspec
 
 from edge_service import questions
 from edge_service.kept import Kept
-from edge_service.kept_bundles import EVIDENCE, NEVER, QUOTE, KeptBundle
-from edge_service.offering import Promise, Signing, first, matched
-from edge_service.releases import Release, Standing
+from edge_service.kept_bundles import EVIDENCE, NEVER, KeptBundle
+from edge_service.offering import Signing, first, matched
+from edge_service.releases import Release
 from edge_service.replies import lines
 from edge_service.served import Moment
 from tandem.bundle import Listed, Story
-from tandem.quote import nonce
 
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
@@ -88,7 +87,7 @@ class BundlesAnswer:
             self._beside, self._places = beside, book.places(moment, self._question)
             self._basis = None
         if (
-            moment.basis != self._basis
+            moment.basis is not self._basis
             or moment.now >= self._until
             or (products.version != self._version and products.changed(self._look, self._version))
         ):
@@ -116,11 +115,11 @@ class BundlesAnswer:
 
         def now(place: _Place) -> _Place | None:
             sold = place.kept.at(moment)
-            looks.append(place.kept.marks)
+            looks.append(place.kept.spots)
             return place if sold else None
 
         shown = first(self._places, now, question.limit)
-        level = matched(shown, self._places)
+        level = matched(shown, self._places[0] if self._places else None)
         if looks != self._looks:
             self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
         if level != self._labels[1]:
@@ -170,26 +169,31 @@ class BundlesBook:
 
     def places(self, moment: Moment, question: Question) -> list[_Place]:
         """The list of the product, as far as its bundles are there."""
-        ranked = moment.ranked(question.segment, question.sku)
-        return list(filter(None, [self._place(moment, question.segment, each) for each in ranked]))
+        ranked, named = moment.ranked(question.segment, question.sku).places, self.segment(moment, question.segment)
+        found = [(place, self.bundle(moment, named, place.listed)) for place in ranked]
+        return [_Place(place.listed, kept, place.evidence) for place, kept in found if kept is not None]
+
+    def segment(self, moment: Moment, asked: str) -> str:
+        """The segment by which bundles are kept, and which their quotes name."""
+        self._follow(moment)
+        return self.signing.segment(asked, moment.release.meta)
 
     def _follow(self, moment: Moment) -> None:
         if moment.release is not self._release:
             self._release = moment.release
             self._forget()
 
-    def bundle(self, moment: Moment, segment: str, listed: Listed) -> KeptBundle | None:
-        """The bundle that is listed, up to date where it was up to date before; None where the release lacks it."""
-        self._follow(moment)
-        meta = moment.release.meta
-        named = self.signing.segment(segment, meta)
+    def bundle(self, moment: Moment, named: str, listed: Listed) -> KeptBundle | None:
+        """The bundle that is listed, up to date where it was before; None where the release lacks it. `named`
+        is what `segment` gave at the same moment.
+        """
         key = (listed.bundle_id, listed.own, named)
         found = self._bundles.get(key)
         if found is None:
             bundle = moment.release.bundle(listed.bundle_id)
             if bundle is None:
                 return self._live(moment, named, listed)
-            found = KeptBundle(listed.tell(bundle), listed, meta.currency, named, self.signing)
+            found = KeptBundle(listed.tell(bundle), listed, moment.release.meta, named, self.signing)
             self._bundles.put(key, found)
         return found
 
@@ -199,16 +203,8 @@ class BundlesBook:
         bundle = moment.candidates.bundles.get(listed.bundle_id)
         if bundle is None or key in kept:
             return kept.get(key)
-        kept[key] = found = KeptBundle(bundle, listed, moment.release.meta.currency, named, self.signing)
+        kept[key] = found = KeptBundle(bundle, listed, moment.release.meta, named, self.signing)
         return found
-
-    def _place(self, moment: Moment, segment: str, place: Standing) -> _Place | None:
-        kept = self.bundle(moment, segment, place.listed)
-        return None if kept is None else _Place(place.listed, kept, place.evidence)
-
-    def quote(self, bundle_id: str, promise: Promise, moment: Moment, segment: str) -> bytes:
-        """The end of an offer's text, with a quote of its asker's own."""
-        return QUOTE + _encode(self.signing.sign(bundle_id, promise, moment, segment, nonce()))
 
 
 def head(moment: Moment, anchors: Mapping[str, Any], segment: str, level: str) -> bytes:

@@ -17,7 +17,7 @@ import msgspec
 
 from edge_service.answers import Evidence
 from edge_service.region_reader import RegionReader
-from edge_service.releases import Standing
+from edge_service.releases import Standing, order_of
 from tandem.bundle import Bundle, Component, Listed, bundle_id
 from tandem.errors import Unavailable
 
@@ -103,7 +103,7 @@ def _standings(anchor: str, pairs: Iterable[LivePair], bundles: dict[str, Bundle
         bundle = bundles.setdefault(name, Bundle(name, parts, 0, pair.orders_together, pair.lift))
         evidence = _encode(Evidence(bundle.orders_together, pair.confidence, bundle.lift)) + SOURCE
         listed = Listed(name, pair.confidence, REGION)
-        yield Standing(-pair.confidence, rank, name, anchor, listed, (pair.companion,), evidence)
+        yield Standing(order_of(listed, rank, anchor), rank, name, listed, (pair.companion,), evidence)
 
 
 def blended(own: tuple[Standing, ...], live: tuple[Standing, ...]) -> tuple[Standing, ...]:

@@ -2,12 +2,14 @@
 
 A question that came as a whole, while nothing else is under way on its connection, needs no task, no queue of messages
 and no second thought: the app is asked for its answer at once (`at_once`), and that is written. Whatever the app does
-not answer so, and an app that has no `at_once`, is served by uvicorn's own protocol, of which this is a kind.
+not answer so, and an app that has no `at_once`, is served by uvicorn's own protocol, of which this is a kind. A client
+sends the same headers with each question of a connection: those are parsed once.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from asyncio import AbstractEventLoop, BaseTransport, Transport
 from collections.abc import Callable
@@ -37,6 +39,8 @@ TAKE_SECONDS = 10.0
 NOT_MODIFIED = 304
 HOT = {b"GET": "GET", b"POST": "POST"}
 """Methods that the app is asked about."""
+ASKING = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n")
+"""A request's line, as strict as can be; of any other the parser says what it is."""
 _BEYOND = Problem(431, "the request's line and headers are too long; send fewer", kind="headers")
 _QUEUED = Problem(503, "too many questions on one connection; wait for an answer before the next", kind="unavailable")
 _NO_HTTP = Problem(400, "this is no HTTP request", kind="http")
@@ -47,7 +51,9 @@ to be asked by ASGI."""
 
 
 class Connection(HttpToolsProtocol):
-    """`since`: the end of the answer before, while nothing is under way; infinite while something is."""
+    """`_since`: the end of the answer before, while nothing is under way; infinite while something is. `_head`: all
+    after the line of the GET that was parsed last, where that was answered at once and came alone; or empty.
+    """
 
     def __init__(
         self,
@@ -62,7 +68,8 @@ class Connection(HttpToolsProtocol):
         self._at_once: AtOnce | None = getattr(config.loaded_app, "at_once", None)
         self._since, self._stuck_since = time.perf_counter(), math.inf
         self._begun = self._held = False
-        self._read = 0
+        self._read = self._written = 0
+        self._head = b""
         self._parts: list[bytes] = []
         self._wrong: Problem | None = None
 
@@ -102,7 +109,9 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        begun_before = self._begun
+        if self._head and len(data) <= HEADER_BYTES and self._again(data):
+            return
+        begun_before, written_before, self._head = self._begun, self._written, b""
         self._read = self._read + len(data) if begun_before else len(data)
         try:
             self.parser.feed_data(data)
@@ -115,6 +124,18 @@ class Connection(HttpToolsProtocol):
                 self._by_asgi()
             elif begun_before and self._begun and self._read > HEADER_BYTES:
                 self._refuse(_BEYOND)
+            elif self._written == written_before + 1 and not begun_before and not self._begun:
+                line = ASKING.match(data)
+                self._head = b"" if line is None else data[line.end() :]
+
+    def _again(self, data: bytes) -> bool:
+        """Answer a question that differs from the one before it in its line alone; False: it is none."""
+        line = ASKING.match(data)
+        if line is None or data[line.end() :] != self._head or self.flow.write_paused:
+            return False
+        self.url, self._held = line[1], True
+        self.on_message_complete()
+        return True
 
     def on_message_begin(self) -> None:
         self._begun, self.url, self.headers, self.expect_100_continue = True, b"", [], False
@@ -176,7 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def _by_asgi(self) -> None:
         """Hand what is here of the request to uvicorn."""
-        self._held, self._since = False, math.inf
+        self._held, self._since, self._head = False, math.inf, b""
         url, headers, expects, parts = self.url, self.headers, self.expect_100_continue, self._parts
         super().on_message_begin()
         self.url, self.expect_100_continue, self._parts = url, expects, []
@@ -200,6 +221,7 @@ class Connection(HttpToolsProtocol):
             b"%b%b%b\r\n%b" % (STATUS_LINE[status], _dated(*self.server_state.default_headers), told, body)
         )
         self._held, self._parts, self._since = False, [], time.perf_counter()
+        self._written += 1
 
     def _refuse(self, problem: Problem) -> None:
         """Say what is wrong with what came, and end the connection."""

@@ -90,7 +90,7 @@ def explain(moment: Moment, bundle_id: str, *, segment: str, anchor: str | None)
 def _places(moment: Moment, bundle: Bundle, segment: str, anchors: Iterable[str]) -> Iterable[tuple[str, int, Listed]]:
     """Where the bundle is listed: anchor, rank, and the place itself."""
     for anchor in anchors:
-        for place in moment.ranked(segment, anchor):
+        for place in moment.ranked(segment, anchor).places:
             if place.bundle_id == bundle.id:
                 yield anchor, place.rank + 1, place.listed
 

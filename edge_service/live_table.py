@@ -1,4 +1,4 @@
-"""Stock and prices of every product of a region in arrays: 130 bytes a product, and what changed since when."""
+"""Stock and prices of every product of a region in one array: 120 bytes a product, and what changed since when."""
 
 from __future__ import annotations
 
@@ -10,127 +10,107 @@ from tandem.offer import Live
 
 SHARDS = 4_096
 """Small maps instead of one: their numbers stay below 257 up to a million products, and Python keeps those once."""
-MARKS = 1 << 20
-"""Places that changes are marked at. Two products may share one: then a change of either counts for both."""
 NOTHING = -1
 """In an array: no value. Amounts are never negative."""
+FIELDS = 4
+"""Of a product, side by side: version of its last change, stock, list price, sale price."""
+
+Spot = int
+"""Where a product's fields begin, in a table and in all copies of it."""
+UNKNOWN: Spot = 0
+"""Of all products that nothing is known about: it changes whenever one of them becomes known."""
 
 
 class LiveTable:
     """What is known about every product. `version` grows with each entry of the feed that is taken in."""
 
     def __init__(self) -> None:
-        self._shards = tuple(_Shard() for _ in range(SHARDS))
-        self._marks = array("Q", bytes(8 * MARKS))
+        self._numbers: tuple[dict[str, int], ...] = tuple({} for _ in range(SHARDS))
+        """Of each shard the row of each product, from 1; in a row each shard has one place."""
+        self._values = _rows(1)
         self.version = 0
         self.generation = 0
         """Which of the tables that were made from each other."""
 
     def __len__(self) -> int:
-        return sum(len(shard.numbers) for shard in self._shards)
+        return sum(map(len, self._numbers))
 
     def __bool__(self) -> bool:
-        return any(shard.numbers for shard in self._shards)
+        return any(self._numbers)
 
     def copy(self) -> LiveTable:
         """One that changes apart from this one."""
         other = copy(self)
-        other._shards, other._marks = tuple(shard.copy() for shard in self._shards), self._marks[:]
+        other._numbers, other._values = tuple(map(dict, self._numbers)), self._values[:]
         other.generation += 1
         return other
 
     def get(self, sku: str) -> Live | None:
         """What is known of a product right now; None: nothing ever was."""
-        shard = self._shards[hash(sku) % SHARDS]
-        number = shard.numbers.get(sku)
-        if number is None:
-            return None
-        stock, list_price, sale_price = shard.stock[number], shard.list_price[number], shard.sale_price[number]
-        return Live(
-            None if stock < 0 else stock, None if list_price < 0 else list_price, None if sale_price < 0 else sale_price
-        )
-
-    def now(self, sku: str) -> tuple[int, int]:
-        """Stock, and what one unit costs; NOTHING where it was never told, or is unknown."""
         spot = self.spot(sku)
-        return (NOTHING, NOTHING) if spot is None else now_at(spot)
+        if spot == UNKNOWN:
+            return None
+        told = self._values[spot + 1 : spot + FIELDS]
+        return Live(*[None if value < 0 else value for value in told])
 
-    def spot(self, sku: str) -> Spot | None:
-        """Where the product stands, in this table and as long as it lasts; None: nothing is known of it yet."""
-        shard = self._shards[hash(sku) % SHARDS]
-        number = shard.numbers.get(sku)
-        return None if number is None else (shard, number)
+    def spot(self, sku: str) -> Spot:
+        """Where the product stands, for good unless it is UNKNOWN."""
+        shard = hash(sku) % SHARDS
+        number = self._numbers[shard].get(sku)
+        return UNKNOWN if number is None else (number * SHARDS + shard) * FIELDS
+
+    def now_at(self, spots: Iterable[Spot]) -> list[tuple[int, int]]:
+        """Of each: stock, and what one unit costs; NOTHING where it was never told, or is unknown."""
+        values = self._values
+        return [(values[spot + 1], values[spot + 2] if values[spot + 3] < 0 else values[spot + 3]) for spot in spots]
+
+    def stock_at(self, spot: Spot) -> int:
+        """NOTHING where it was never told, or is unknown."""
+        return self._values[spot + 1]
 
     def keep_all(self, pairs: Sequence[bytes]) -> None:
         """Put products' nine words in place: sku, nine words, sku, nine words …; what Redis was never told (it may have
         been emptied) stays as it was. Raises ValueError for anything else than nine words.
         """
-        shards, marks, version, each = self._shards, self._marks, self.version, iter(pairs)
+        numbers, values, version, each = self._numbers, self._values, self.version, iter(pairs)
         for sku in each:
             name, words = sku.decode(), next(each).split()
-            stock, _, _, price, _, _, sale, _, _ = words
-            place = hash(name)
-            shard = shards[place % SHARDS]
-            number = shard.numbers.setdefault(name, len(shard.stock))
-            if number == len(shard.stock):
-                shard.stock.append(NOTHING if stock == b"-" else int(stock))
-                shard.list_price.append(NOTHING if price == b"-" else int(price))
-                shard.sale_price.append(NOTHING if sale == b"-" else int(sale))
-            else:
-                shard.change(number, words)
-            marks[place % MARKS] = version
+            stock, stock_told, stock_at, price, price_told, price_at, sale, sale_told, sale_at = words
+            shard = hash(name) % SHARDS
+            number = numbers[shard].get(name) or self._added(name, shard)
+            spot = (number * SHARDS + shard) * FIELDS
+            values[spot] = version
+            if stock != b"-":
+                values[spot + 1] = int(stock)
+            elif not stock_told == stock_at == b"0":
+                values[spot + 1] = NOTHING
+            if price != b"-":
+                values[spot + 2] = int(price)
+            elif not price_told == price_at == b"0":
+                values[spot + 2] = NOTHING
+            if sale != b"-":
+                values[spot + 3] = int(sale)
+            elif not sale_told == sale_at == b"0":
+                values[spot + 3] = NOTHING
 
-    def changed(self, marks: Iterable[int], version: int) -> bool:
-        """Whether a product that one of `marks` (see `mark_of`) is of has changed since `version`."""
-        changed_at = self._marks
-        for mark in marks:  # noqa: SIM110 - a generator costs more than the loop
-            if changed_at[mark] > version:
+    def _added(self, name: str, shard: int) -> int:
+        """The row of a product that becomes known."""
+        held = self._numbers[shard]
+        held[name] = number = len(held) + 1
+        rows = len(self._values) // (SHARDS * FIELDS)
+        if number == rows:
+            self._values += _rows(1 + rows // 8)
+        self._values[UNKNOWN] = self.version
+        return number
+
+    def changed(self, spots: Iterable[Spot], version: int) -> bool:
+        """Whether a product at one of `spots` has changed since `version`."""
+        values = self._values
+        for spot in spots:  # noqa: SIM110 - a generator costs more than the loop
+            if values[spot] > version:
                 return True
         return False
 
 
-def now_at(spot: Spot) -> tuple[int, int]:
-    """As `LiveTable.now`."""
-    shard, number = spot
-    sale_price = shard.sale_price[number]
-    return shard.stock[number], shard.list_price[number] if sale_price < 0 else sale_price
-
-
-def mark_of(sku: str) -> int:
-    """Where a product's changes are marked; may be one that nothing is known about yet."""
-    return hash(sku) % MARKS
-
-
-class _Shard:
-    """Some of the products, each with its number, and their values by number."""
-
-    __slots__ = ("list_price", "numbers", "sale_price", "stock")
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
-        self.stock, self.list_price, self.sale_price = array("q"), array("q"), array("q")
-
-    def change(self, number: int, words: list[bytes]) -> None:
-        """Put the words of a product that is there already in place."""
-        stock, stock_told, stock_at, price, price_told, price_at, sale, sale_told, sale_at = words
-        if stock != b"-":
-            self.stock[number] = int(stock)
-        elif not stock_told == stock_at == b"0":
-            self.stock[number] = NOTHING
-        if price != b"-":
-            self.list_price[number] = int(price)
-        elif not price_told == price_at == b"0":
-            self.list_price[number] = NOTHING
-        if sale != b"-":
-            self.sale_price[number] = int(sale)
-        elif not sale_told == sale_at == b"0":
-            self.sale_price[number] = NOTHING
-
-    def copy(self) -> _Shard:
-        other = _Shard()
-        other.numbers = dict(self.numbers)
-        other.stock, other.list_price, other.sale_price = self.stock[:], self.list_price[:], self.sale_price[:]
-        return other
-
-
-Spot = tuple[_Shard, int]
+def _rows(count: int) -> array[int]:
+    return array("q", [0, NOTHING, NOTHING, NOTHING]) * (SHARDS * count)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -10,15 +12,16 @@ import msgspec
 
 from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
 from edge_service.region_payloads import ReleaseMeta
-from edge_service.releases import Standing
+from edge_service.releases import Ranking, Standing
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed, bundle_id
 from tandem.offer import LiveOf, Offer, price
-from tandem.quote import Quote, QuotedComponent, Signer
+from tandem.quote import Draft, Quote, QuotedComponent, Signer
 from tandem.segments import ALL
 
 _encode = msgspec.json.Encoder().encode
 
+_ORDER = attrgetter("order")
 EMPTY: Mapping[str, int] = MappingProxyType({})
 Promise = tuple[tuple[str, int, int], ...]
 """SKU, quantity and offer price of each component: what a quote holds to."""
@@ -29,68 +32,63 @@ class Signing:
 
     def __init__(self, signer: Signer, ttl_seconds: int) -> None:
         self._signer, self._ttl_seconds = signer, ttl_seconds
-        self._last = (0, "")
+        self._now, self._expiry = -1, (0, b"", 0)
 
     def expires_at(self, now: float) -> int:
         """Between half of the time to live and all of it from now, in seconds since 1970."""
-        half = max(self._ttl_seconds // 2, 1)
-        return min((int(now) // half + 2) * half, int(now) + self._ttl_seconds)
+        return self._at(int(now))[0]
 
     def same_until(self, now: float) -> int:
         """Until when `expires_at` gives the same as `now`."""
-        half = max(self._ttl_seconds // 2, 1)
-        return (int(now) // half + 1) * half
+        return self._at(int(now))[2]
 
-    def sign(self, bundle_id: str, promise: Promise, moment: Moment, segment: str, nonce: str) -> SignedQuote:
-        """A quote; one with a nonce is its asker's own and may be used up, one without is the same for all who ask."""
-        meta = moment.release.meta
-        expires_at = self.expires_at(moment.now)
-        quote = Quote(
-            self._signer.key_id,
-            meta.region,
-            self.segment(segment, meta),
-            meta.release_id,
-            bundle_id,
-            meta.currency,
-            tuple([QuotedComponent(sku, quantity, price) for sku, quantity, price in promise]),
-            sum([price for _, _, price in promise]),
-            expires_at,
-            nonce,
+    def _at(self, now: int) -> tuple[int, bytes, int]:
+        """Expiry of what is signed now, the same as answers tell it, and until when it stays so."""
+        if now != self._now:
+            half = max(self._ttl_seconds // 2, 1)
+            expires_at = min((now // half + 2) * half, now + self._ttl_seconds)
+            told = (rfc3339(expires_at * 1000) or "").encode()
+            expiry = (expires_at, told, (now // half + 1) * half)
+            self._now, self._expiry = now, self._expiry if self._expiry == expiry else expiry
+        return self._expiry
+
+    def draft(self, bundle_id: str, parts: Iterable[tuple[str, int]], meta: ReleaseMeta, segment: str) -> Draft:
+        """What all quotes for so many of these SKUs have in common."""
+        components = tuple([QuotedComponent(sku, quantity, 0) for sku, quantity in parts])
+        key_id, segment = self._signer.key_id, self.segment(segment, meta)
+        return self._signer.draft(
+            Quote(key_id, meta.region, segment, meta.release_id, bundle_id, meta.currency, components, 0, 0, "")
         )
-        return SignedQuote(self._signer.sign(quote), self._shown(expires_at))
+
+    def sign(self, draft: Draft, promise: Promise, now: float, nonce: str) -> bytes:
+        """A quote as JSON of the shape answers.SignedQuote; one with a nonce is its asker's own and may be used up, one
+        without is the same for all who ask.
+        """
+        expires_at, told, _ = self._at(int(now))
+        token = draft.sign([price for _, _, price in promise], expires_at, nonce)
+        return b'{"token":"%b","expires_at":"%b"}' % (token, told)
 
     @staticmethod
     def segment(asked: str, meta: ReleaseMeta) -> str:
         """The segment that a quote names: none that the release does not know."""
         return asked if asked in meta.segments else ALL
 
-    def _shown(self, expires_at: int) -> str:
-        if self._last[0] != expires_at:
-            self._last = expires_at, rfc3339(expires_at * 1000) or ""
-        return self._last[1]
 
-
-def merged(moment: Moment, segment: str, anchors: Iterable[str]) -> list[Standing]:
+def merged(rankings: Iterable[Ranking]) -> Iterator[Standing]:
     """The lists of all anchors as one: each bundle once, with its best confidence, best first."""
-    places: list[Standing] = []
-    for anchor in anchors:
-        places += moment.ranked(segment, anchor)
-    places.sort()
-    best: dict[str, Standing] = {}
-    for place in places:
-        best.setdefault(place.bundle_id, place)
-    return list(best.values())
+    seen: set[str] = set()
+    for place in merge(*[ranking.likely for ranking in rankings], key=_ORDER):
+        if place.bundle_id not in seen:
+            seen.add(place.bundle_id)
+            yield place
 
 
-def apart(moment: Moment, ranked: Iterable[Standing], cart: Mapping[str, int]) -> tuple[list[Standing], list[Standing]]:
-    """The places whose bundle the cart holds whole, and the others."""
-    whole: list[Standing] = []
-    others: list[Standing] = []
+def whole_in(cart: Mapping[str, int], moment: Moment, rankings: Collection[Ranking]) -> list[Standing]:
+    """Of `merged`, the places whose bundle the cart holds whole."""
+    if all([ranking.others.isdisjoint(cart) for ranking in rankings]):  # noqa: C419 - a list is faster
+        return []
     there = frozenset(cart).issuperset
-    for place in ranked:
-        held = there(place.others) and _held(moment.bundle(place.bundle_id), cart)
-        (whole if held else others).append(place)
-    return whole, others
+    return [each for each in merged(rankings) if there(each.others) and _held(moment.bundle(each.bundle_id), cart)]
 
 
 def _held(bundle: Bundle | None, cart: Mapping[str, int]) -> bool:
@@ -164,11 +162,11 @@ def first(places: Iterable[Place], priced_at: Callable[[Place], Found | None], l
     return found
 
 
-def matched(shown: Sequence[Shown], ranked: Sequence[Listing]) -> str:
+def matched(shown: Sequence[Shown], best: Listing | None) -> str:
     """Where the evidence of the first bundle shown comes from; where none can be shown, of the first in the list."""
     if shown:
         return shown[0].listed.matched
-    return ranked[0].listed.matched if ranked else "none"
+    return "none" if best is None else best.listed.matched
 
 
 def promise_of(offer: Offer) -> Promise:

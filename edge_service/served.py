@@ -11,7 +11,7 @@ from edge_service.candidates import Candidates, LiveCandidates, blended
 from edge_service.live import Clock, Feed, LiveState
 from edge_service.problems import unavailable
 from edge_service.region_reader import RegionReader
-from edge_service.releases import CurrentRelease, Release, Standing
+from edge_service.releases import CurrentRelease, Ranking, Release
 from tandem.bundle import Bundle
 from tandem.regions import Region
 from tandem.segments import ALL
@@ -31,14 +31,21 @@ class Moment:
     __slots__ = ("_state", "basis", "candidates", "now", "number", "products", "release", "told", "until")
 
     def __init__(
-        self, number: int, release: Release, candidates: Candidates, live: LiveState, told: Told, now: float
+        self,
+        before: Moment | None,
+        release: Release,
+        candidates: Candidates,
+        live: LiveState,
+        told: Told,
+        now: float,
     ) -> None:
-        self.number = number
+        self.number: int = 0 if before is None else before.number + 1
         """Grows from moment to moment."""
         self.release, self.products, self.told, self.now = release, live.products, told, now
         self.candidates = candidates
-        self.basis = live.products.generation, told.freshness.discounts, told.freshness.prices
-        """Where it is another one, everything has to be priced anew."""
+        basis = live.products.generation, told.freshness.discounts, told.freshness.prices
+        self.basis: tuple[int, bool, bool] = before.basis if before is not None and before.basis == basis else basis
+        """Where it is another object, everything has to be priced anew."""
         self.until = min(told.until, now + LASTS_SECONDS, candidates.until)
         self._state = live.products.version, live.ages, live.connected
 
@@ -46,10 +53,10 @@ class Moment:
     def freshness(self) -> Freshness:
         return self.told.freshness
 
-    def ranked(self, segment: str, anchor: str) -> tuple[Standing, ...]:
+    def ranked(self, segment: str, anchor: str) -> Ranking:
         """The anchor's list in the release, and in it what the last minutes add."""
         own, live = self.release.ranked(segment, anchor), self.candidates.places.get(anchor)
-        return own if live is None else blended(own, live)
+        return own if live is None else Ranking.of(anchor, blended(own.places, live))
 
     def bundle(self, bundle_id: str) -> Bundle | None:
         """The release's bundle of that id, or else one that the last minutes add."""
@@ -120,9 +127,8 @@ class ServedRegion:
             raise unavailable(f"region {self.region.name} has no release yet")
         now, held = self._clock(), self._moment
         if held is None or not held.lasts(release, self.live, now):
-            number = 0 if held is None else held.number + 1
             told, candidates = self._ages.at(now, release), self.candidates.at(now)
-            self._moment = held = Moment(number, release, candidates, self.live, told, now)
+            self._moment = held = Moment(held, release, candidates, self.live, told, now)
         return held
 
     def segment(self, asked: str, consents: Collection[str]) -> str:

@@ -53,15 +53,18 @@ def allocate(total: int, weights: Sequence[int]) -> list[int]:
     """
     if not weights:
         raise ValueError("nothing to allocate to")
-    shares = weights if any(weights) else [1] * len(weights)
-    whole = sum(shares)
-    parts = [total * share // whole for share in shares]
+    whole = sum(weights)
+    if not whole:
+        weights, whole = [1] * len(weights), len(weights)
+    parts, remainders = [], []
+    for weight in weights:
+        part, remainder = divmod(total * weight, whole)
+        parts.append(part)
+        remainders.append(remainder)
     left = total - sum(parts)
-    if left:
-        remainders = [total * share % whole for share in shares]
-        if left == 1:
-            parts[remainders.index(max(remainders))] += 1
-        else:
-            for index in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:
-                parts[index] += 1
+    if left == 1:
+        parts[remainders.index(max(remainders))] += 1
+    elif left:
+        for index in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:
+            parts[index] += 1
     return parts

@@ -178,5 +178,8 @@ def _parts(alone: Sequence[int], lowest: Sequence[int], discount_bps: int) -> li
 
     What a floor keeps back is not taken from the other components: a discount only ever shrinks.
     """
-    wanted = allocate(discounted(sum(alone), discount_bps), alone)
-    return [share if share > least else least for share, least in zip(wanted, lowest, strict=True)]
+    found = allocate(discounted(sum(alone), discount_bps), alone)
+    for place, least in enumerate(lowest):
+        if found[place] < least:
+            found[place] = least
+    return found

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64decode
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -82,8 +83,11 @@ class Signer:
 
     def sign(self, quote: Quote) -> str:
         """`quote` as a token: base64url(JSON) `.` base64url(MAC). Its `key_id` must be this signer's."""
-        body = _base64(self._encode(quote))
-        return f"{body}.{_base64(self._keys[quote.key_id].of(body.encode()))}"
+        return _token(self._encode(quote), self._keys[quote.key_id]).decode()
+
+    def draft(self, quote: Quote) -> Draft:
+        """For quotes that differ from `quote` in prices, expiry and nonce alone. Its `key_id` must be this signer's."""
+        return Draft(quote, self._keys[quote.key_id])
 
     def verify(self, token: str, *, region: str, now: float) -> Quote:
         """The quote in `token`. Raises QuoteFault where it is malformed, altered, expired or another region's."""
@@ -93,7 +97,7 @@ class Signer:
             given = _bytes(mac)
         except (binascii.Error, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise QuoteFault("malformed") from error
-        if not dot or _base64(given) != mac:
+        if not dot or _base64(given) != mac.encode():
             raise QuoteFault("malformed")
         key = self._keys.get(quote.key_id)
         if key is None:
@@ -105,6 +109,23 @@ class Signer:
         if now >= quote.expires_at:
             raise QuoteFault("expired")
         return quote
+
+
+class Draft:
+    """What the quotes of one bundle have in common, written down once."""
+
+    __slots__ = ("_mac", "_text")
+
+    def __init__(self, quote: Quote, mac: Mac) -> None:
+        encode = msgspec.json.Encoder().encode
+        named = quote.key_id, quote.region, quote.segment, quote.release, quote.bundle_id, quote.currency
+        parts = [b"[%b,%d,%%d]" % (_escaped(encode(part.sku)), part.quantity) for part in quote.components]
+        self._text = b'%b,[%b],%%d,%%d,"%%b"]' % (_escaped(encode(named)[:-1]), b",".join(parts))
+        self._mac = mac
+
+    def sign(self, offer_prices: Sequence[int], expires_at: int, nonce: str) -> bytes:
+        """As `Signer.sign` the quote with these offer prices, one for each component, and this nonce of `nonce`'s."""
+        return _token(self._text % (*offer_prices, sum(offer_prices), expires_at, nonce.encode()), self._mac)
 
 
 class Mac:
@@ -124,11 +145,20 @@ class Mac:
 
 def nonce() -> str:
     """96 random bits as 16 characters."""
-    return secrets.token_urlsafe(12)
+    return _base64(secrets.token_bytes(12)).decode()
 
 
-def _base64(raw: bytes) -> str:
-    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
+def _token(body: bytes, mac: Mac) -> bytes:
+    text = _base64(body)
+    return b"%b.%b" % (text, _base64(mac.of(text)))
+
+
+def _escaped(text: bytes) -> bytes:
+    return text.replace(b"%", b"%%")
+
+
+def _base64(raw: bytes) -> bytes:
+    return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _bytes(text: str) -> bytes:
