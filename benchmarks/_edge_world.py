@@ -58,7 +58,7 @@ def edge(url: str, folder: Path, port: int) -> AbstractContextManager[int]:
     config.mkdir(exist_ok=True)
     (config / "regions.toml").write_text(REGIONS.format(url=url), encoding="utf-8")
     given = {"TANDEM_HOME": str(folder), "TANDEM_QUOTE_KEYS": QUOTE_KEYS, "TANDEM_DELTA_KEYS": DELTA_KEY}
-    command, log = ("tandem", "serve", "--port", str(port)), folder / f"edge-{port}.log"
+    command, log = ("tandem.cli", "serve", "--port", str(port)), folder / f"edge-{port}.log"
     return _edge_load.served(*command, port=port, log=log, path="/readyz", variables=given)
 
 
