@@ -90,6 +90,34 @@ def test_a_question_read_at_once_and_one_that_comes_in_parts_are_answered_alike(
     assert at_once == in_parts == by_asgi
 
 
+def test_headers_that_come_again_are_answered_as_the_first_time(edge: Serving) -> None:
+    """Hot questions and others, one after the other on one connection, each with the same headers."""
+    tea = "GET /v1/north/bundles/tea"
+    lines = [tea, f"{tea}?limit=1", "GET /v1/north/bundles/t%65a", f"{tea}?limit=0", "GET /v1/north/live?skus=tea", tea]
+    lines += ["GET /v1/north/bundles/cup", "GET /v1/nowhere/bundles/cup", "GET /v1/north/bundles/cup", tea]
+    together = answers(edge, [request(line) for line in lines], len(lines))
+    assert together == [answers(edge, [request(line)], 1)[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("again", "status"),
+    [
+        (b"GET /v1/north/bundles/t ea HTTP/1.1\r\nHost: edge\r\n\r\n", 400),
+        (b"GET /v1/north/bundles/t\nea HTTP/1.1\r\nHost: edge\r\n\r\n", 400),
+        (b"GET /v1/north/bundles/tea HTTP/1.1\nHost: edge\r\n\r\n", 400),
+        (b"GET /v1/north/bundles/tea HTTP/9.9\r\nHost: edge\r\n\r\n", 400),
+        (b"GET /v1/north/bundles/" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: edge\r\n\r\n", 431),
+        (b"GET /v1/north/bundles/tea HTTP/1.0\r\nHost: edge\r\n\r\n", 200),
+        (b"HEAD /v1/north/bundles/tea HTTP/1.1\r\nHost: edge\r\n\r\n", 405),
+    ],
+)
+def test_headers_that_come_again_excuse_no_line_that_is_wrong(edge: Serving, again: bytes, status: int) -> None:
+    (_, told) = answers(edge, [request("GET /v1/north/bundles/tea"), again], 2)
+    (alone,) = answers(edge, [again], 1)
+    assert told[0] == status
+    assert told == alone
+
+
 def test_an_answer_that_is_known_is_not_sent_again(edge: Serving) -> None:
     line = "GET /v1/north/bundles/tea"
     ((status, headers, _),) = answers(edge, [request(line)], 1)
@@ -153,6 +181,12 @@ def test_a_question_counts_once_against_the_limit_of_its_address(configured: Pat
         assert [status for status, _, _ in told] == [200] * 3
         statuses = [client.get("/v1/north/bundles/tea").status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 429]
+
+
+def test_a_question_whose_headers_come_again_counts_once_too(configured: Path) -> None:
+    with serving(configured, "--region", "north", address_rate=0.001, address_burst=4) as (server, _):
+        told = answers(server, [request("GET /v1/north/bundles/tea")] * 5, 5)
+        assert [status for status, _, _ in told] == [200] * 4 + [429]
 
 
 def test_a_worker_that_dies_is_replaced(configured: Path) -> None:

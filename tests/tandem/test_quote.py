@@ -40,6 +40,19 @@ def test_what_was_signed_is_what_is_verified(
     assert SIGNER.verify(SIGNER.sign(signed), region="north", now=0) == signed
 
 
+@given(st.text(), st.text(), st.lists(st.tuples(st.text(), st.integers(1, 99), st.integers(0, 2**40))), st.text())
+def test_a_draft_signs_what_the_signer_does(
+    segment: str, bundle_id: str, parts: list[tuple[str, int, int]], given_nonce: str
+) -> None:
+    made = nonce() if given_nonce else ""
+    components = tuple(QuotedComponent(*part) for part in parts)
+    prices = [price for _, _, price in parts]
+    whole = Quote("new", "north", segment, "r%d", bundle_id, "USD", components, sum(prices), 77, made)
+    blank = tuple(QuotedComponent(sku, quantity, 0) for sku, quantity, _ in parts)
+    draft = SIGNER.draft(Quote("new", "north", segment, "r%d", bundle_id, "USD", blank, 0, 0, ""))
+    assert draft.sign(prices, 77, made).decode() == SIGNER.sign(whole)
+
+
 @given(st.data())
 def test_no_altered_token_is_accepted(data: st.DataObject) -> None:
     token = SIGNER.sign(quote())
