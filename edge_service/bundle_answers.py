@@ -21,7 +21,7 @@ from tandem.bundle import Listed, Story
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 JSON = (b"content-type", b"application/json")
-CACHE_CONTROL = (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)
+JSON_LINE, CACHE_LINE = (lines([each]) for each in (JSON, (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)))
 ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
 BUNDLES = b',"bundles":['
@@ -58,7 +58,7 @@ class BundlesAnswer:
 
     __slots__ = (
         "_basis", "_beside", "_body", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
-        "_stale", "_tag", "_texts", "_told", "_until", "_version",
+        "_stale", "_tag", "_tail", "_told", "_until", "_version",
         "counted", "etag", "headers", "headers_alone", "size",
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ class BundlesAnswer:
         self._body = b""
         self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
-        self._head, self._texts = b"", [b""]
+        self._head = self._tail = b""
         self._labels = ("", "", "")
 
     def at(self, moment: Moment, book: BundlesBook) -> None:
@@ -98,14 +98,14 @@ class BundlesAnswer:
             self._stale = stale = moment.freshness.stale
             self.counted = (*self._labels, "true" if stale else "false")
             self.etag = self._tag + (b's"' if stale else b'"')
-            self.headers_alone = lines([CACHE_CONTROL, (b"etag", self.etag)])
-            self.headers = lines([JSON]) + self.headers_alone
+            self.headers_alone = b"%betag: %b\r\n" % (CACHE_LINE, self.etag)
+            self.headers = JSON_LINE + self.headers_alone
 
     def body(self, moment: Moment) -> bytes:
         """JSON, of the shape answers.BundlesAnswer."""
         told = moment.told.text
         if told is not self._told:
-            self._told, self._body = told, b"".join([self._head, told, BUNDLES, *self._texts])
+            self._told, self._body = told, b"".join((self._head, told, self._tail))
         return self._body
 
     def _make(self, moment: Moment, signing: Signing) -> None:
@@ -125,12 +125,10 @@ class BundlesAnswer:
         if level != self._labels[1]:
             self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
-        self._texts = []
-        for place in shown:
-            self._texts += (place.kept.front, EVIDENCE, place.evidence, place.kept.quote, b",")
-        self._texts[-1:] = [b"]}"]
-        texts = [place.kept.tag if self._beside is None else place.kept.tag + place.evidence for place in shown]
-        told = b"".join((self._head, b"%d" % self._until, *texts))
+        texts = [b"".join((place.kept.front, EVIDENCE, place.evidence, place.kept.quote)) for place in shown]
+        self._tail = b"%b%b]}" % (BUNDLES, b",".join(texts))
+        tags = [place.kept.tag if self._beside is None else place.kept.tag + place.evidence for place in shown]
+        told = b"".join((self._head, b"%d" % self._until, *tags))
         self._tag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
 
 
