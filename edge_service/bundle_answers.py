@@ -182,8 +182,8 @@ class BundlesBook:
             self._forget()
 
     def bundle(self, moment: Moment, named: str, listed: Listed) -> KeptBundle | None:
-        """The bundle that is listed, up to date where it was before; None where the release lacks it. `named`
-        is what `segment` gave at the same moment.
+        """The bundle that is listed, up to date where it was before; None where the release lacks it. `named` is what
+        `segment` gave at the same moment.
         """
         key = (listed.bundle_id, listed.own, named)
         found = self._bundles.get(key)

@@ -1,4 +1,4 @@
-"""Stock and prices of every product of a region in one array: 135 bytes a product with its name, and what changed since when."""
+"""Stock and prices of every product of a region in one array, 135 bytes a product with its name; and what changed."""
 
 from __future__ import annotations
 
