@@ -74,7 +74,7 @@ class Projector:
         self._snapshot = Snapshot()
         self._batch = Batch()
         self._kept_ms: dict[str, int] = {}
-        """For how long each topic keeps its messages; -1: for ever."""
+        """For how long each topic keeps its messages, -1: for ever; empty before the broker was reached."""
         self._newest_ms = 0
         self._tick = 0.0
 
@@ -85,14 +85,11 @@ class Projector:
     def run(self, *, accept_gap: bool = False) -> None:
         """Project until `stop`. Raises TandemError for what a person has to mend; waits for what comes back."""
         self._accept_gap = accept_gap
-        self._kept_ms = broker.check_kept(self._settings, TOPICS)
-        names = [broker.called(self._settings, topic) for topic in TOPICS]
-        self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         pause = FIRST_PAUSE_SECONDS
         try:
             while not self._stop.is_set():
                 try:
-                    self._turn()
+                    self._turn() if self._kept_ms else self._subscribe()
                     pause = FIRST_PAUSE_SECONDS
                 except Moved as error:
                     self.observed.moved.inc()
@@ -107,6 +104,12 @@ class Projector:
             self._consumer.close()
 
     # One turn
+
+    def _subscribe(self) -> None:
+        """The first one: see that the broker keeps enough, and ask for partitions."""
+        self._kept_ms = broker.check_kept(self._settings, TOPICS)
+        names = [broker.called(self._settings, topic) for topic in TOPICS]
+        self._consumer.subscribe(names, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def _turn(self) -> None:
         if not self._placed:
@@ -196,7 +199,7 @@ class Projector:
         """Forget where reading stood: Redis says it."""
         self._say(why)
         self._end.forget()
-        self._placed, self._batch = False, Batch()
+        self._placed, self._batch = not self._kept_ms, Batch()
 
     def _place(self) -> None:
         """Begin at the places that Redis has for our partitions."""

@@ -142,6 +142,20 @@ def test_a_full_disk_stops_the_broker_and_with_room_again_all_arrives(
     assert (read, waiting > 0) == (20_100, True)
 
 
+def test_a_broker_that_is_away_when_a_projector_starts_is_waited_for(world: World, running_kafka: RunningKafka) -> None:
+    running_kafka.server.stop()
+    try:
+        projecting = world.projecting()
+        until(lambda: "can't serve" in projecting.said, said=lambda: projecting.said)
+    finally:
+        running_kafka.server.start()
+    until(lambda: "reads 12 partitions" in projecting.said, said=lambda: projecting.said)
+    world.send(world.changes(500))
+    world.wait()
+    print(f"{len(world.sent)} sent, {sum(world.places().values())} read")
+    assert sum(world.places().values()) == len(world.sent)
+
+
 def test_redis_away_for_a_while_is_waited_for(world: World, redis_server: RedisServer) -> None:
     projecting = world.projecting()
     world.send(world.changes(300))
