@@ -3,7 +3,7 @@
 `make bench-edge_overload`, or `python -m benchmarks.edge_overload --rounds 3 --json FILE`. Needs wrk and nginx.
 
 The edge has one core; load and gateway (nginx, deploy/images/gateway.conf) share the other. Asked for are POST offers
-with a cart of 5 and all of its 40 bundles with signed quotes: the dearest question, so that the other core can ask ten
+with a cart of 10 and 50 of its 80 bundles with signed quotes: the dearest question, so that the other core can ask ten
 times as much. *peak*: answers a second over 16, 32 or 64 connections, whichever gives the most. *ten times*: 640
 connections, each asking at such a pace that together they ask ten times the peak, whatever comes back. *goodput*:
 answers with status 200 a second. *recovery*: from the end of the load until 25 requests in a row, one at a time, are
@@ -26,13 +26,14 @@ from benchmarks._edge_load import Load
 from benchmarks._told import Row
 from benchmarks.edge import OFFERS, redis_up
 from deploy import services
+from edge_service.questions import MAX_LIMIT
 
 FLOORS = {"goodput/peak": 0.95, "asked/peak": 10.0}
 CEILINGS = {"recovery_seconds": 5.0, "memory_growth_mb": 100.0}
 STEADY = (16, 32, 64)
 """Connections of the loads that the peak is looked for with."""
 CROWD = 640
-PACE = 14.0
+PACE = 15.0
 """Times the peak that a crowd would ask if it were answered in no time."""
 IN_A_ROW = 25
 
@@ -89,7 +90,7 @@ class Overload:
 def edge_behind_gateway(folder: Path, anchors: int, seconds: float) -> Iterator[Overload]:
     with redis_up(folder) as url:
         _edge_world.publish(_edge_world.region_at(url), anchors)
-        load = Load(folder, "signed", _edge_world.carts(OFFERS, anchors, 5_000, limit=50))
+        load = Load(folder, "signed", _edge_world.carts(OFFERS, anchors, 5_000, products=10, limit=MAX_LIMIT))
         (port,) = services.free_ports(1)
         with (
             _edge_world.edge(url, folder, port) as pid,

@@ -38,18 +38,25 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers; LONGEST before all of Spark's."""
-    items.sort(key=_rank)
+    """Unmarked tests first, then as in `ORDER`, by the latest of a test's markers.
+
+    Where several processes share the run, LONGEST follow the unmarked ones, and what needs servers alone comes last:
+    it is short, so that none has to wait for another at the end.
+    """
+    items.sort(key=_rank_shared if WORKER in os.environ else _rank)
 
 
-def _rank(item: pytest.Item) -> float:
-    if item.path.stem in LONGEST:
-        return ORDER.index("spark") + 0.5
+def _rank(item: pytest.Item) -> int:
     return max((ORDER.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in ORDER), default=0)
 
 
+def _rank_shared(item: pytest.Item) -> float:
+    rank = _rank(item)
+    return 0.5 if item.path.stem in LONGEST else len(ORDER) + 1 if rank == ORDER.index("servers") + 1 else rank
+
+
 LONGEST = ("test_demo", "test_cluster", "test_killed_build", "test_lake_on_s3")
-"""Files that take minutes: where several processes share the run, neither shall wait for them at the end."""
+"""Files that take minutes."""
 SHARED = ("spark_jobs", "streams")
 """Folders whose tests share a server that takes long to start, or much memory."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")
