@@ -19,7 +19,10 @@ export class Floor {
     this.key.value = kept();
     this.key.addEventListener("change", () => keep(this.key.value));
     this.sku.addEventListener("change", () => this.#prefill());
-    for (const [field, input] of Object.entries(this.inputs)) input.addEventListener("input", () => this.#typed.add(field));
+    for (const [field, input] of Object.entries(this.inputs)) {
+      input.addEventListener("input", () => this.#typed.add(field));
+      input.addEventListener("blur", () => this.#fill(this.#known.get(this.sku.value)));
+    }
     this.panel.addEventListener("toggle", () => shop.wake());
     byId("floor-form").addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
     byId("floor-out").addEventListener("click", () => this.#send({ stock: 0 }));
@@ -59,10 +62,10 @@ export class Floor {
     this.#told(known);
   }
 
-  // What is known now, except where a person has typed something else.
+  // What is known now, except where a person has typed something else, or is about to: the text must not move under the hand.
   #fill(known) {
     for (const [field, input] of Object.entries(this.inputs)) {
-      if (this.#typed.has(field)) continue;
+      if (this.#typed.has(field) || input === document.activeElement) continue;
       const value = known?.[field] ?? null;
       input.value = value === null ? "" : field === "stock" ? String(value) : plainAmount(value, this.shop.currency);
     }

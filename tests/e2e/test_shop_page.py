@@ -267,6 +267,26 @@ def test_what_is_typed_stays_while_the_feed_goes_on_and_only_that_is_sent(visit:
     expect(page.locator("#product-stock")).to_have_text("17 in stock")
 
 
+def test_nothing_moves_under_the_hand_of_who_is_about_to_type(visit: Visit, world: ShopWorld) -> None:
+    page = visit.open(sku="1029743", key=KEY).page
+    stock, now = page.get_by_label("Stock"), page.locator("#floor-now")
+    expect(stock).to_have_value("40", timeout=SOON)
+    stock.focus()
+    page.keyboard.press("Control+a")
+    with world.live as redis:
+        redis.push([Delta(sku="1029743", stock=17, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
+    expect(now).to_contain_text("17 in stock", timeout=SOON)
+    page.keyboard.press("Tab")
+    expect(stock).to_have_value("17")
+    stock.focus()
+    page.keyboard.press("Control+a")
+    with world.live as redis:
+        redis.push([Delta(sku="1029743", stock=18, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
+    expect(now).to_contain_text("18 in stock", timeout=SOON)
+    page.keyboard.type("7")
+    expect(stock).to_have_value("7")
+
+
 def test_the_cart_counts_against_the_stock_and_its_quotes_verify(visit: Visit) -> None:
     page = visit.open(sku="1029743").page
     expect(visit.total(BREAKFAST)).to_have_text("$14.57", timeout=SOON)
