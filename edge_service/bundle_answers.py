@@ -57,8 +57,8 @@ class BundlesAnswer:
     """The answer to one Question from one release, as it was told last."""
 
     __slots__ = (
-        "_basis", "_beside", "_body", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
-        "_stale", "_tag", "_tail", "_told", "_until", "_version",
+        "_basis", "_beside", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
+        "_stale", "_tag", "_tail", "_until", "_version",
         "counted", "etag", "headers", "headers_alone", "size",
     )  # fmt: skip
 
@@ -70,8 +70,6 @@ class BundlesAnswer:
         self._until = 0
         self._basis: tuple[int, bool, bool] | None = None
         self._stale: bool | None = None
-        self._told: bytes | None = None
-        self._body = b""
         self._looks: list[tuple[int, ...]] = []
         self._look: tuple[int, ...] = ()
         self._head = self._tail = b""
@@ -92,7 +90,7 @@ class BundlesAnswer:
             or (products.version != self._version and products.changed(self._look, self._version))
         ):
             self._make(moment, book.signing)
-            self._stale = self._told = None
+            self._stale = None
         self._number, self._version = moment.number, products.version
         if moment.freshness.stale is not self._stale:
             self._stale = stale = moment.freshness.stale
@@ -101,12 +99,9 @@ class BundlesAnswer:
             self.headers_alone = b"%betag: %b\r\n" % (CACHE_LINE, self.etag)
             self.headers = JSON_LINE + self.headers_alone
 
-    def body(self, moment: Moment) -> bytes:
-        """JSON, of the shape answers.BundlesAnswer."""
-        told = moment.told.text
-        if told is not self._told:
-            self._told, self._body = told, b"".join((self._head, told, self._tail))
-        return self._body
+    def body(self, moment: Moment) -> tuple[bytes, ...]:
+        """Parts of JSON, of the shape answers.BundlesAnswer."""
+        return self._head, moment.told.text, self._tail
 
     def _make(self, moment: Moment, signing: Signing) -> None:
         question = self._question

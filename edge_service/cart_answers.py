@@ -84,7 +84,7 @@ class OffersAnswer:
             quote = shown.kept.quoted(shown.promise, self._moment, nonce())
         return b"".join((shown.front, EVIDENCE, shown.evidence, quote))
 
-    def body(self) -> bytes:
-        """JSON, of the shape answers.OffersAnswer."""
+    def body(self) -> tuple[bytes, ...]:
+        """Parts of JSON, of the shape answers.OffersAnswer."""
         told = (self._head, self._moment.told.text, BUNDLES, b",".join(self._bundles), b'],"complete":[')
-        return b"".join((*told, b",".join(self._complete), b"]}"))
+        return (*told, b",".join(self._complete), b"]}")

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from edge_service.problems import Problem
-from edge_service.replies import Pair, Reply, lines
+from edge_service.replies import Pair, Reply, length_of, lines
 from edge_service.room import Room
 
 HEADER_SECONDS = 5.0
@@ -216,10 +216,9 @@ class Connection(HttpToolsProtocol):
     def _write(self, reply: Reply) -> None:
         status, told, body = reply
         if status != NOT_MODIFIED:
-            told = b"%bcontent-length: %d\r\n" % (told, len(body))
-        self.transport.write(
-            b"%b%b%b\r\n%b" % (STATUS_LINE[status], _dated(*self.server_state.default_headers), told, body)
-        )
+            told = b"%bcontent-length: %d\r\n" % (told, length_of(body))
+        dated = _dated(*self.server_state.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[status], dated, told, b"\r\n", *body)))
         self._held, self._parts, self._since = False, [], time.perf_counter()
         self._written += 1
 

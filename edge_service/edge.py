@@ -114,7 +114,7 @@ class Edge:
             self.metrics.made += 1
         self.metrics.answers[answer.counted] += 1
         if known is not None and answer.etag in known:
-            return 304, answer.headers_alone, b""
+            return 304, answer.headers_alone, ()
         return 200, answer.headers, answer.body(moment)
 
     def offers(self, served: ServedRegion, body: bytes) -> Reply:

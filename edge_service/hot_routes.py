@@ -19,7 +19,7 @@ from edge_service.bundle_answers import Question
 from edge_service.edge import Edge, header
 from edge_service.keyring import TAKEN
 from edge_service.problems import Problem
-from edge_service.replies import Reply, headers_of, lines
+from edge_service.replies import Reply, lines, tell
 from edge_service.served import ServedRegion
 
 V1 = "/v1/"
@@ -53,8 +53,7 @@ class HotRoutes:
         if reply is None:
             await self._asgi(scope, receive, self.edge.admission.telling(scope, send))
             return
-        await send({"type": "http.response.start", "status": reply[0], "headers": headers_of(reply)})
-        await send({"type": "http.response.body", "body": reply[2]})
+        await tell(reply, send)
 
     def at_once(self, scope: Scope, body: bytes) -> Reply | None:
         """The reply to a hot question that is here as a whole; None where it has to be asked by ASGI."""

@@ -154,11 +154,12 @@ def first(places: Iterable[Place], priced_at: Callable[[Place], Found | None], l
     seen: set[str] = set()
     for place in places:
         here = priced_at(place)
-        if here is not None and here.content not in seen:
-            seen.add(here.content)
-            found.append(here)
-            if len(found) == limit:
-                break
+        if here is None or (content := here.content) in seen:
+            continue
+        seen.add(content)
+        found.append(here)
+        if len(found) == limit:
+            break
     return found
 
 

@@ -92,7 +92,7 @@ def answered(shape: type, *statuses: int, status: int = 200) -> dict[int | str, 
 
 def problem(status: int) -> dict[str, Any]:
     """A response that is a problem."""
-    example = msgspec.json.decode(EXAMPLES[status].reply()[2])
+    example = msgspec.json.decode(b"".join(EXAMPLES[status].reply()[2]))
     content = {problems.MEDIA_TYPE: {"schema": _reference(problems.ProblemDetail), "example": example}}
     told = {"description": MEANINGS[status], "content": content}
     return told | {"headers": HEADERS[status]} if status in HEADERS else told

@@ -51,7 +51,7 @@ class Problem(Exception):
         headers = {name.lower().encode(): value.encode("latin-1") for name, value in told.items()}
         # about:blank is written out: a reader of the answer should not have to know the default
         text = msgspec.json.encode({"type": self.type, **msgspec.to_builtins(body)})
-        return self.status, lines({b"content-type": MEDIA_TYPE.encode(), **headers}.items()), text
+        return self.status, lines({b"content-type": MEDIA_TYPE.encode(), **headers}.items()), (text,)
 
     def response(self) -> Response:
         """The same for the framework."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_service import openapi, problems
-from edge_service.replies import Reply, headers_of
+from edge_service.replies import tell
 from orders import openapi as document
 from orders import routes
 from orders.desk import AWAY, Desk
@@ -76,7 +76,7 @@ class Counted:
 
         refused = self.desk.admission.refusal(scope, started)
         try:
-            await (self._app(scope, receive, note) if refused is None else _reply(refused, note))
+            await (self._app(scope, receive, note) if refused is None else tell(refused, note))
         except Exception as error:
             self.desk.failed(_route(scope), error)
             raise
@@ -108,11 +108,6 @@ async def get_metrics(desk: Shared) -> Response:
     async with desk.pool.connection() as session:
         text = await desk.metrics.text(session)
     return Response(text, 200, {"Cache-Control": "no-store"}, "text/plain; version=0.0.4")
-
-
-async def _reply(reply: Reply, send: Send) -> None:
-    await send({"type": "http.response.start", "status": reply[0], "headers": headers_of(reply)})
-    await send({"type": "http.response.body", "body": reply[2]})
 
 
 def _away(request: Request, error: Exception) -> Response:
