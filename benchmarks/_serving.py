@@ -34,13 +34,17 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Serving:
-    """An edge that serves all regions of `settings` on `port` while the body runs; ready when it begins."""
+    """An edge that serves all regions of `settings` on `port` while the body runs; ready when it begins.
+
+    It refuses nobody: a reader that sends hundreds of questions at once may find it waiting for a core.
+    """
 
     def __init__(self, settings: Settings, workers: int = 1) -> None:
         (self.port,) = services.free_ports(1)
         command = [sys.executable, "-m", "tandem.cli", "serve", "--port", str(self.port), "--workers", str(workers)]
         self.address = f"http://127.0.0.1:{self.port}"
-        self._process = subprocess.Popen(command, cwd=ROOT, env=environment(settings), stderr=subprocess.DEVNULL)
+        patient = {**environment(settings), "TANDEM_LONGEST_WAIT_MS": "60000"}
+        self._process = subprocess.Popen(command, cwd=ROOT, env=patient, stderr=subprocess.DEVNULL)
 
     def __enter__(self) -> Serving:
         end = time.monotonic() + READY_SECONDS

@@ -122,15 +122,20 @@ def _settled(admin: AdminClient, settings: Settings) -> bool:
         name in there and there[name].partitions and all(part.leader >= 0 for part in there[name].partitions.values())
         for name in wanted
     )
-    return led and all(wanted[topic].config.items() <= told.items() for topic, told in _configs(admin, wanted).items())
+    if not led:
+        return False
+    found = _configs(admin, wanted, allowed=KafkaError.UNKNOWN_TOPIC_OR_PART)  # to a broker that has not heard of it
+    return found.keys() == wanted.keys() and all(
+        wanted[topic].config.items() <= told.items() for topic, told in found.items()
+    )
 
 
-def _configs(admin: AdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:
+def _configs(admin: AdminClient, names: Iterable[str], allowed: int | None = None) -> dict[str, dict[str, str]]:
     """What holds for topics, by name."""
     asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
     return {
         resource.name: {name: str(entry.value) for name, entry in found.items()}
-        for resource, found in _done(admin.describe_configs(asked)).items()
+        for resource, found in _done(admin.describe_configs(asked), allowed).items()
     }
 
 

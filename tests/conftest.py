@@ -51,12 +51,14 @@ def _rank(item: pytest.Item) -> int:
 
 
 def _rank_shared(item: pytest.Item) -> float:
+    if item.path.stem in LONGEST:
+        return (1 + LONGEST.index(item.path.stem)) / (1 + len(LONGEST))
     rank = _rank(item)
-    return 0.5 if item.path.stem in LONGEST else len(ORDER) + 1 if rank == ORDER.index("servers") + 1 else rank
+    return len(ORDER) + 1 if rank == ORDER.index("servers") + 1 else rank
 
 
-LONGEST = ("test_demo", "test_cluster", "test_killed_build", "test_lake_on_s3")
-"""Files that take minutes."""
+LONGEST = ("test_demo", "test_killed_build", "test_lake_on_s3", "test_cluster")
+"""Files that take minutes. First those that do not need the small shop built, or not at once."""
 SHARED = ("spark_jobs", "streams")
 """Folders whose tests share a server that takes long to start, or much memory."""
 OWN_SPARK = ("test_cluster", "test_killed_build", "test_lake_on_s3", "test_session")

@@ -177,9 +177,12 @@ def whole(dsn: str, answered: dict[str, int], products: dict[str, int]) -> None:
 
 PRODUCTS = {"tea": 5_000, "cup": 5_000, "pot": 5_000}
 TOKENS = [
-    quote(("tea", 1, 450), ("cup", 2, 200)),
-    quote(("pot", 1, 900), ("tea", 1, 400)),
-    quote(("cup", 3, 300), ("pot", 2, 1_500)),
+    quote(*parts, ttl_seconds=86_400)  # they are made when the run begins, long before they are used
+    for parts in (
+        [("tea", 1, 450), ("cup", 2, 200)],
+        [("pot", 1, 900), ("tea", 1, 400)],
+        [("cup", 3, 300), ("pot", 2, 1_500)],
+    )
 ]
 
 
