@@ -21,7 +21,8 @@ from tandem.bundle import Listed, Story
 CACHE_SECONDS = 1
 """How long a browser or a CDN may hold an answer to GET bundles."""
 JSON = (b"content-type", b"application/json")
-JSON_LINE, CACHE_LINE = (lines([each]) for each in (JSON, (b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)))
+JSON_LINE = lines([JSON])
+CACHE_LINE = lines([(b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)])
 ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
 BUNDLES = b',"bundles":['

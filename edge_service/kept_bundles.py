@@ -167,7 +167,7 @@ class KeptBundle:
 
 def front_of(here: Priced, currency: str) -> bytes:
     """What stands before the evidence in the text of an offer."""
-    return _encode(offered(here, currency, None)).rpartition(EVIDENCE)[0]
+    return _encode(offered(here, currency)).rpartition(EVIDENCE)[0]
 
 
 def _template(bundle: Bundle, currency: str) -> bytes:

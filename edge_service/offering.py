@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, SignedQuote, rfc3339
+from edge_service.answers import Evidence, OfferedBundle, OfferedComponent, rfc3339
 from edge_service.region_payloads import ReleaseMeta
 from edge_service.releases import Ranking, Standing
 from edge_service.served import Moment
@@ -34,16 +34,14 @@ class Signing:
         self._signer, self._ttl_seconds = signer, ttl_seconds
         self._now, self._expiry = -1, (0, b"", 0)
 
-    def expires_at(self, now: float) -> int:
-        """Between half of the time to live and all of it from now, in seconds since 1970."""
-        return self._at(int(now))[0]
-
     def same_until(self, now: float) -> int:
-        """Until when `expires_at` gives the same as `now`."""
+        """Until when what is signed expires at the same time as what is signed `now`, in seconds since 1970."""
         return self._at(int(now))[2]
 
     def _at(self, now: int) -> tuple[int, bytes, int]:
-        """Expiry of what is signed now, the same as answers tell it, and until when it stays so."""
+        """When what is signed now expires, between half of the time to live and all of it from now; the same as answers
+        tell it; and until when it stays so.
+        """
         if now != self._now:
             half = max(self._ttl_seconds // 2, 1)
             expires_at = min((now // half + 2) * half, now + self._ttl_seconds)
@@ -53,9 +51,9 @@ class Signing:
         return self._expiry
 
     def draft(self, bundle_id: str, parts: Iterable[tuple[str, int]], meta: ReleaseMeta, segment: str) -> Draft:
-        """What all quotes for so many of these SKUs have in common."""
+        """What all quotes for so many of these SKUs have in common; `segment` as `segment` gives it."""
         components = tuple([QuotedComponent(sku, quantity, 0) for sku, quantity in parts])
-        key_id, segment = self._signer.key_id, self.segment(segment, meta)
+        key_id = self._signer.key_id
         return self._signer.draft(
             Quote(key_id, meta.region, segment, meta.release_id, bundle_id, meta.currency, components, 0, 0, "")
         )
@@ -189,8 +187,8 @@ def missing_of(sku: str, quantity: int) -> bytes:
     return b'{"sku":%b,"quantity":%d}' % (_encode(sku), quantity)
 
 
-def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBundle:
-    """As an answer tells it."""
+def offered(here: Priced, currency: str) -> OfferedBundle:
+    """As an answer tells it, without a quote."""
     offer, bundle = here.offer, here.bundle
     return OfferedBundle(
         offer.id,
@@ -204,5 +202,4 @@ def offered(here: Priced, currency: str, quote: SignedQuote | None) -> OfferedBu
             for part in offer.components
         ],
         Evidence(bundle.orders_together, here.listed.confidence, bundle.lift),
-        quote,
     )

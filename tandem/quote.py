@@ -18,6 +18,7 @@ from tandem.money import allocate
 Fault = Literal["malformed", "unknown_key", "altered", "expired", "wrong_region", "used", "shared"]
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_encode = msgspec.json.Encoder().encode
 
 
 class QuotedComponent(msgspec.Struct, frozen=True, array_like=True):
@@ -65,7 +66,6 @@ class Signer:
             raise ConfigError("TANDEM_QUOTE_KEYS names no key; give id:secret")
         self._keys = {key_id: Mac(key) for key_id, key in keys.items()}
         self.key_id = next(iter(keys))
-        self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(Quote).decode
 
     @classmethod
@@ -83,7 +83,7 @@ class Signer:
 
     def sign(self, quote: Quote) -> str:
         """`quote` as a token: base64url(JSON) `.` base64url(MAC). Its `key_id` must be this signer's."""
-        return _token(self._encode(quote), self._keys[quote.key_id]).decode()
+        return _token(_encode(quote), self._keys[quote.key_id]).decode()
 
     def draft(self, quote: Quote) -> Draft:
         """For quotes that differ from `quote` in prices, expiry and nonce alone. Its `key_id` must be this signer's."""
@@ -117,10 +117,9 @@ class Draft:
     __slots__ = ("_mac", "_text")
 
     def __init__(self, quote: Quote, mac: Mac) -> None:
-        encode = msgspec.json.Encoder().encode
         named = quote.key_id, quote.region, quote.segment, quote.release, quote.bundle_id, quote.currency
-        parts = [b"[%b,%d,%%d]" % (_escaped(encode(part.sku)), part.quantity) for part in quote.components]
-        self._text = b'%b,[%b],%%d,%%d,"%%b"]' % (_escaped(encode(named)[:-1]), b",".join(parts))
+        parts = [b"[%b,%d,%%d]" % (_escaped(_encode(part.sku)), part.quantity) for part in quote.components]
+        self._text = b'%b,[%b],%%d,%%d,"%%b"]' % (_escaped(_encode(named)[:-1]), b",".join(parts))
         self._mac = mac
 
     def sign(self, offer_prices: Sequence[int], expires_at: int, nonce: str) -> bytes:

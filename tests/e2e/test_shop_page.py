@@ -253,13 +253,18 @@ def test_a_number_that_is_none_is_refused_before_it_is_sent(visit: Visit) -> Non
     expect(page.get_by_label("List price")).to_have_attribute("aria-invalid", "true")
 
 
+def counted(world: ShopWorld, stock: int) -> None:
+    """The feed tells another stock of the first product."""
+    with world.live as redis:
+        redis.push([Delta(sku="1029743", stock=stock, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
+
+
 def test_what_is_typed_stays_while_the_feed_goes_on_and_only_that_is_sent(visit: Visit, world: ShopWorld) -> None:
     page = visit.open(sku="1029743", key=KEY).page
     expect(page.get_by_label("Stock")).to_have_value("40", timeout=SOON)
     page.get_by_label("List price").fill("9.99")
     page.get_by_role("button", name="Send the change").focus()
-    with world.live as redis:
-        redis.push([Delta(sku="1029743", stock=17, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
+    counted(world, 17)
     expect(page.get_by_label("Stock")).to_have_value("17", timeout=SOON)
     expect(page.get_by_label("List price")).to_have_value("9.99")
     page.keyboard.press("Enter")
@@ -271,18 +276,17 @@ def test_nothing_moves_under_the_hand_of_who_is_about_to_type(visit: Visit, worl
     page = visit.open(sku="1029743", key=KEY).page
     stock, now = page.get_by_label("Stock"), page.locator("#floor-now")
     expect(stock).to_have_value("40", timeout=SOON)
-    stock.focus()
-    page.keyboard.press("Control+a")
-    with world.live as redis:
-        redis.push([Delta(sku="1029743", stock=17, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
-    expect(now).to_contain_text("17 in stock", timeout=SOON)
+
+    def go_there_while_it_changes_to(units: int) -> None:
+        stock.focus()
+        page.keyboard.press("Control+a")
+        counted(world, units)
+        expect(now).to_contain_text(f"{units} in stock", timeout=SOON)
+
+    go_there_while_it_changes_to(17)
     page.keyboard.press("Tab")
     expect(stock).to_have_value("17")
-    stock.focus()
-    page.keyboard.press("Control+a")
-    with world.live as redis:
-        redis.push([Delta(sku="1029743", stock=18, sequence=time.time_ns() // 1000, at=datetime.now(UTC))])
-    expect(now).to_contain_text("18 in stock", timeout=SOON)
+    go_there_while_it_changes_to(18)
     page.keyboard.type("7")
     expect(stock).to_have_value("7")
 
