@@ -11,7 +11,7 @@ import msgspec
 
 from edge_service import questions
 from edge_service.kept import Kept
-from edge_service.kept_bundles import EVIDENCE, NEVER, KeptBundle
+from edge_service.kept_bundles import NEVER, KeptBundle
 from edge_service.offering import Signing, first, matched
 from edge_service.releases import Release
 from edge_service.replies import lines
@@ -25,7 +25,7 @@ JSON_LINE = lines([JSON])
 CACHE_LINE = lines([(b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)])
 ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
-BUNDLES = b',"bundles":['
+BUNDLES, BETWEEN, PIECES = b',"bundles":[', b"},", 6
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,11 +55,15 @@ class _Place(NamedTuple):
 
 
 class BundlesAnswer:
-    """The answer to one Question from one release, as it was told last."""
+    """The answer to one Question from one release, as it was told last.
+
+    `_pieces` is its text from the bundles on: what opens the list, then of each bundle five pieces and what stands
+    after it. Where products change and the same bundles can be sold, only their pieces are put in again.
+    """
 
     __slots__ = (
-        "_basis", "_beside", "_head", "_labels", "_look", "_looks", "_number", "_places", "_question",
-        "_stale", "_tag", "_tail", "_until", "_version",
+        "_basis", "_beside", "_fixed", "_head", "_labels", "_look", "_looks", "_number", "_pieces", "_places",
+        "_question", "_shown", "_stale", "_tag", "_tags", "_tail", "_until", "_version",
         "counted", "etag", "headers", "headers_alone", "size",
     )  # fmt: skip
 
@@ -71,9 +75,14 @@ class BundlesAnswer:
         self._until = 0
         self._basis: tuple[int, bool, bool] | None = None
         self._stale: bool | None = None
+        self._shown: list[_Place] = []
         self._looks: list[tuple[int, ...]] = []
+        """What each bundle looked at, those that were passed over too."""
         self._look: tuple[int, ...] = ()
-        self._head = self._tail = b""
+        self._pieces: list[bytes] = []
+        self._tags: list[bytes] = []
+        self._head = self._tail = self._tag = self._fixed = b""
+        """`_fixed`: what its ETag speaks for beside the bundles' tags."""
         self._labels = ("", "", "")
 
     def at(self, moment: Moment, book: BundlesBook) -> None:
@@ -85,13 +94,11 @@ class BundlesAnswer:
         if beside is not self._beside:
             self._beside, self._places = beside, book.places(moment, self._question)
             self._basis = None
-        if (
-            moment.basis is not self._basis
-            or moment.now >= self._until
-            or (products.version != self._version and products.changed(self._look, self._version))
-        ):
+        same = moment.basis is self._basis and moment.now < self._until
+        if same and products.version != self._version and products.changed(self._look, self._version):
+            same = self._patched(moment)
+        if not same:
             self._make(moment, book.signing)
-            self._stale = None
         self._number, self._version = moment.number, products.version
         if moment.freshness.stale is not self._stale:
             self._stale = stale = moment.freshness.stale
@@ -114,18 +121,45 @@ class BundlesAnswer:
             looks.append(place.kept.spots)
             return place if sold else None
 
-        shown = first(self._places, now, question.limit)
+        self._shown = shown = first(self._places, now, question.limit)
         level = matched(shown, self._places[0] if self._places else None)
         if looks != self._looks:
-            self._looks, self._look = looks, tuple(set(chain.from_iterable(looks)))
+            self._look = tuple(set(chain.from_iterable(looks)))
+        self._looks = looks
         if level != self._labels[1]:
             self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
-        texts = [b"".join((place.kept.front, EVIDENCE, place.evidence, place.kept.quote)) for place in shown]
-        self._tail = b"%b%b]}" % (BUNDLES, b",".join(texts))
-        tags = [place.kept.tag if self._beside is None else place.kept.tag + place.evidence for place in shown]
-        told = b"".join((self._head, b"%d" % self._until, *tags))
-        self._tag = b'W/"' + hashlib.blake2b(told, digest_size=12).hexdigest().encode()
+        self._fixed = b"".join((self._head, b"%d" % self._until, *[place.evidence for place in shown]))
+        self._tags = [place.kept.tag for place in shown]
+        self._pieces = pieces = [BUNDLES]
+        for place in shown:
+            pieces += place.kept.pieces(place.evidence)
+            pieces.append(BETWEEN)
+        pieces[len(shown) * PIECES :] = [b"}]}"] if shown else [BUNDLES, b"]}"]
+        self._tell()
+
+    def _patched(self, moment: Moment) -> bool:
+        """Put in again what changed; False where another choice of bundles, or of what stands in, may be due."""
+        shown, looks, version = self._shown, self._looks, self._version
+        if len(looks) != len(shown):
+            return False
+        changed = moment.products.changed
+        for number, spots in enumerate(looks):
+            if changed(spots, version):
+                listed, kept, evidence = shown[number]
+                if not kept.at(moment) or kept.spots is not spots or kept.content != listed.bundle_id:
+                    return False
+                first_piece = 1 + number * PIECES
+                self._pieces[first_piece : first_piece + PIECES - 1] = kept.pieces(evidence)
+                self._tags[number] = kept.tag
+        self._tell()
+        return True
+
+    def _tell(self) -> None:
+        """Take the pieces and the tags into text and ETag."""
+        self._tail, self._stale = b"".join(self._pieces), None
+        told = hashlib.blake2b(b"".join((self._fixed, *self._tags)), digest_size=12)
+        self._tag = b'W/"' + told.hexdigest().encode()
 
 
 class BundlesBook:

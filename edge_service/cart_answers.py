@@ -6,27 +6,26 @@ from itertools import chain
 from typing import NamedTuple
 
 from edge_service import questions
-from edge_service.bundle_answers import BUNDLES, BundlesBook, head
-from edge_service.kept_bundles import EVIDENCE, KeptBundle, front_of
-from edge_service.offering import EMPTY, Promise, first, matched, merged, missing, priced, promise_of, whole_in
+from edge_service.bundle_answers import BETWEEN, BUNDLES, BundlesBook, head
+from edge_service.kept_bundles import text_of
+from edge_service.offering import EMPTY, Promise, first, matched, merged, missing, priced, whole_in
 from edge_service.releases import Standing
 from edge_service.served import Moment
 from tandem.bundle import Listed
 from tandem.quote import nonce
 
-UNQUOTED = b',"quote":null'
+UNQUOTED, COMPLETE = b',"quote":null', b',"complete":['
 
 
 class _Shown(NamedTuple):
-    """A bundle shown for a cart."""
+    """A bundle shown for a cart: `text` is what stands before its evidence, `missing` what stands last."""
 
     listed: Listed
-    kept: KeptBundle
     content: str
-    front: bytes
-    missing: bytes
+    text: tuple[bytes, bytes, bytes]
     evidence: bytes
     promise: Promise
+    missing: bytes
 
 
 class OffersAnswer:
@@ -49,23 +48,24 @@ class OffersAnswer:
         level = matched(shown, best)
         self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [b'%b,"missing":%b}' % (self._text(each), each.missing) for each in shown]
-        self._complete = [self._text(each) + b"}" for each in complete]
+        self._bundles = [*self._list(BUNDLES, shown), *self._list(COMPLETE, complete), b"}"]
 
     def _beside_the_cart(self, place: Standing) -> _Shown | None:
-        kept = self._book.bundle(self._moment, self._segment, place.listed)
-        if kept is None or not kept.at(self._moment):  # a cart never makes sellable what is not
+        moment = self._moment
+        kept = self._book.bundle(moment, self._segment, place.listed)
+        if kept is None or not kept.at(moment):  # a cart never makes sellable what is not
             return None
-        beside = kept.beside(self._cart, self._exclude, self._moment.products)
+        beside = kept.beside(self._cart, self._exclude, moment.products)
         if beside is not None:
-            return _Shown(place.listed, kept, kept.content, *beside, place.evidence, kept.promise)
-        get = self._moment.products.get
-        here = priced(self._moment, place.listed, get, cart=self._cart, exclude=self._exclude)
+            sold, lacking = beside
+            text = kept.front, sold, kept.back
+            return _Shown(place.listed, kept.content, text, place.evidence, kept.promise, lacking)
+        here = priced(moment, place.listed, moment.products.get, cart=self._cart, exclude=self._exclude)
         if here is None:
             return None
-        front = front_of(here, self._moment.release.meta.currency)
-        promise = promise_of(here.offer)
-        return _Shown(place.listed, kept, here.content, front, missing(promise, self._cart), place.evidence, promise)
+        meta = moment.release.meta
+        promise, lacking = kept.promised(here.offer, meta), missing(here.offer, self._cart)
+        return _Shown(place.listed, here.content, text_of(here, meta.currency), place.evidence, promise, lacking)
 
     def _as_it_is(self, place: Standing) -> _Shown | None:
         """Without anything standing in: what a cart holds whole is priced so."""
@@ -75,16 +75,19 @@ class OffersAnswer:
         beside = kept.beside(EMPTY, self._exclude, self._moment.products)
         if beside is None:
             return None
-        return _Shown(place.listed, kept, kept.content, *beside, place.evidence, kept.promise)
+        text = kept.front, kept.sold, kept.back
+        return _Shown(place.listed, kept.content, text, place.evidence, kept.promise, b"")
 
-    def _text(self, shown: _Shown) -> bytes:
-        """Without its closing brace."""
-        quote = UNQUOTED
-        if self._quotes:
-            quote = shown.kept.quoted(shown.promise, self._moment, nonce())
-        return b"".join((shown.front, EVIDENCE, shown.evidence, quote))
+    def _list(self, opening: bytes, shown: list[_Shown]) -> list[bytes]:
+        """Pieces of JSON."""
+        pieces: list[bytes] = []
+        signed, sign, now = UNQUOTED, self._book.signing.sign, self._moment.now
+        for _, _, text, evidence, promise, lacking in shown:
+            if self._quotes:
+                signed = sign(promise, now, nonce())
+            pieces += (BETWEEN, *text, evidence, signed, lacking)
+        return [opening, *pieces[1:], b"}]" if shown else b"]"]
 
     def body(self) -> tuple[bytes, ...]:
         """Parts of JSON, of the shape answers.OffersAnswer."""
-        told = (self._head, self._moment.told.text, BUNDLES, b",".join(self._bundles), b'],"complete":[')
-        return (*told, b",".join(self._complete), b"]}")
+        return (self._head, self._moment.told.text, *self._bundles)

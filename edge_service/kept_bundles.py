@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from itertools import chain
+from struct import Struct
 from sys import intern
 
 import msgspec
 
-from edge_service.live_table import UNKNOWN, LiveTable
-from edge_service.offering import Priced, Promise, Signing, missing_of, offered, priced, promise_of
+from edge_service.live_table import UNKNOWN, LiveTable, Wanted
+from edge_service.offering import Priced, Promise, Signing, listed_missing, missing_of, offered, priced
 from edge_service.region_payloads import ReleaseMeta
 from edge_service.served import Moment
 from tandem.bundle import Bundle, Listed
-from tandem.offer import Live, on_sale, parts_of, plain_prices
+from tandem.offer import Live, Offer, parts_of, plain_prices
 
 NEVER = -1
 BUNDLE_BYTES = 3_800
 """What a kept bundle takes in memory, about."""
 ALONE = ""
 """The nonce of a quote that is the same for all who ask."""
-SELLABLE, EVIDENCE, QUOTE = b',"sellable":', b',"evidence":', b',"quote":'
+SELLABLE, COMPONENTS, EVIDENCE = b',"sellable":', b',"components":', b',"evidence":'
 
 _encode = msgspec.json.Encoder().encode
 
 
 class KeptBundle:
-    """`front` and `quote` are its text in an answer; between them stands the evidence, which is its listing's."""
+    """`front`, `sold`, `back` and `quote` are its text in an answer; before `quote` stands the evidence, which is its
+    listing's, and after it what closes it.
+    """
 
     __slots__ = (
-        "_basis", "_discount_bps", "_discounted", "_draft", "_listed", "_named", "_numbers", "_own_promise",
-        "_own_spots", "_parts", "_segment", "_sellable", "_signing", "_template", "_unit_prices", "_until", "_version",
-        "_whole", "content", "front", "promise", "quote", "spots", "tag",
+        "_back", "_basis", "_discount_bps", "_discounted", "_draft", "_front", "_listed", "_numbers",
+        "_own_spots", "_parts", "_segment", "_sellable", "_signing", "_unit_prices", "_until", "_version", "_wanted",
+        "_whole", "back", "content", "front", "promise", "quote", "sold", "spots", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
@@ -40,27 +44,27 @@ class KeptBundle:
         self._listed, self._segment, self._signing = listed, segment, signing
         self._discount_bps = bundle.discount_bps
         self._parts = tuple([part._replace(sku=intern(part.sku)) for part in parts_of(bundle)])
-        self._template, self._named = _template(bundle, meta.currency), listed.bundle_id.encode()
-        self._draft = signing.draft(
-            listed.bundle_id, [(part.sku, part.quantity) for part in self._parts], meta, segment
-        )
+        self._front, self._back = _templates(bundle, meta.currency)
+        self._numbers = b""
+        """Tells the prices in its text from others."""
+        parts = [(part.sku, part.quantity) for part in self._parts]
+        self._draft = signing.draft(listed.bundle_id, parts, meta, segment)
         self._whole = [missing_of(part.sku, part.quantity) for part in self._parts]
         self._own_spots = self.spots = (UNKNOWN,) * len(self._parts)
+        self._wanted: list[Wanted] = []
         self._sellable = 0
         """0 where something stands in, too."""
         self._unit_prices: list[int] = []
+        """Empty where something stands in, too."""
         self._discounted = False
-        self._numbers = b""
-        """Tells the prices in its text from others."""
-        self._own_promise: Promise = ()
-        self.promise: Promise = ()
+        self.promise: Promise = self._draft, []
         """What its quote holds to."""
         self._basis: tuple[int, bool, bool] | None = None
         self._version = NEVER
         self._until = 0.0
         self.content = ""
         """What it is, with its substitutes in place; empty: it can't be sold now."""
-        self.front = self.quote = b""
+        self.front = self.sold = self.back = self.quote = b""
         self.tag = b""
         """Tells two texts of it apart that are told before the same `same_until`."""
 
@@ -72,11 +76,15 @@ class KeptBundle:
             self._price(moment)
         return bool(self.content)
 
+    def pieces(self, evidence: bytes) -> tuple[bytes, ...]:
+        """Its text in an answer, but for what closes it."""
+        return self.front, self.sold, self.back, evidence, self.quote
+
     def beside(
         self, cart: Mapping[str, int], exclude: Collection[str], products: LiveTable
     ) -> tuple[bytes, bytes] | None:
-        """`front` net of a cart, and what the cart lacks of it (JSON, a list of the shape answers.Missing); None where
-        that needs to be priced anew. Only after `at`, and before anything else comes in.
+        """`sold` net of a cart, and what the cart lacks of it as `missing` tells it; None where that needs to be priced
+        anew. Only after `at`, and before anything else comes in.
         """
         sellable, lacking = self._sellable, []
         if sellable < 1 or (exclude and any(part.sku in exclude for part in self._parts)):
@@ -86,58 +94,55 @@ class KeptBundle:
             if held is None:
                 lacking.append(whole)
                 continue
-            sellable = min(sellable, (products.stock_at(spot) - held) // quantity)
+            left = (products.stock_at(spot) - held) // quantity
+            if left < sellable:
+                if left < 1:
+                    return None
+                sellable = left
             if held < quantity:
                 lacking.append(missing_of(sku, quantity - held))
-        if sellable < 1:
-            return None
-        return self._front(sellable), b"[%b]" % b",".join(lacking)
+        return self.sold if sellable == self._sellable else b"%d" % sellable, listed_missing(lacking)
 
-    def _front(self, sellable: int) -> bytes:
-        """`front`, where so many can be sold."""
-        if sellable == self._sellable:
-            return self.front
-        before, _, after = self.front.partition(b"%b%d," % (SELLABLE, self._sellable))
-        return b"%b%b%d,%b" % (before, SELLABLE, sellable, after)
-
-    def quoted(self, promise: Promise, moment: Moment, nonce: str) -> bytes:
-        """What stands last in the text of an offer: a quote for `promise`."""
-        draft = self._draft
-        if promise is not self._own_promise:
-            parts = [(sku, quantity) for sku, quantity, _ in promise]
-            draft = self._signing.draft(self._listed.bundle_id, parts, moment.release.meta, self._segment)
-        return QUOTE + self._signing.sign(draft, promise, moment.now, nonce)
+    def promised(self, offer: Offer, meta: ReleaseMeta) -> Promise:
+        """What a quote for `offer` holds to, in which something may stand in."""
+        parts = [(part.sku, part.quantity) for part in offer.components]
+        draft = self._signing.draft(offer.id, parts, meta, self._segment)
+        return draft, [part.offer_price for part in offer.components]
 
     def _price(self, moment: Moment) -> None:
         _, discounts, prices = moment.basis
         products = moment.products
         if UNKNOWN in self._own_spots:
             self._own_spots = tuple([products.spot(part.sku) for part in self._parts])
-        found = on_sale(self._parts, products.now_at(self._own_spots)) if prices else None
+            self._wanted = [
+                (spot, part.quantity, max(part.floor, 1))
+                for spot, part in zip(self._own_spots, self._parts, strict=True)
+            ]
+        found = products.on_sale(self._wanted) if prices else None
         if found is None:
-            self._sellable = 0
+            self._sellable, self._unit_prices = 0, []
             self._price_with_substitutes(moment)
             return
         unit_prices, sellable = found
-        if self._sellable and unit_prices == self._unit_prices and discounts is self._discounted:
-            self.front = self._front(sellable)
-        else:
+        if unit_prices != self._unit_prices or discounts is not self._discounted:
             self._unit_prices, self._discounted = unit_prices, discounts
-            self._take(*plain_prices(self._parts, unit_prices, self._discount_bps if discounts else 0), sellable)
+            self._take(unit_prices, self._discount_bps if discounts else 0)
+            self._sign(moment)
+        elif moment.now >= self._until:
+            self._sign(moment)
         self._sellable, self.content, self.spots = sellable, self._listed.bundle_id, self._own_spots
-        self.tag = b"%b%d" % (self._numbers, sellable)
-        self._sign(self._own_promise, moment)
+        self.sold = b"%d" % sellable
+        self.tag = self._numbers + self.sold
 
-    def _take(self, alone: list[int], inside: list[int], sellable: int) -> None:
+    def _take(self, unit_prices: list[int], discount_bps: int) -> None:
         """Take other prices into the text and the promise."""
-        numbers: list[int] = []
-        promise = []
-        for (sku, quantity, _), unit_price, price in zip(self._parts, self._unit_prices, inside, strict=True):
-            numbers += unit_price, price
-            promise.append((sku, quantity, price))
-        list_total, offer_total = sum(alone), sum(inside)
-        self.front = self._template % (list_total, offer_total, list_total - offer_total, sellable, *numbers)
-        self._numbers, self._own_promise = self._named + array("q", numbers).tobytes(), tuple(promise)
+        list_total, inside = plain_prices(self._parts, unit_prices, discount_bps)
+        offer_total = sum(inside)
+        numbers = tuple(chain.from_iterable(zip(unit_prices, inside, strict=True)))
+        self.front = self._front % (list_total, offer_total, list_total - offer_total)
+        self.back = self._back % numbers
+        self._numbers = self._listed.bundle_id.encode() + _packed(len(numbers))(*numbers)
+        self.promise = self._draft, inside
 
     def _price_with_substitutes(self, moment: Moment) -> None:
         get, looked_at = moment.products.get, []
@@ -150,29 +155,39 @@ class KeptBundle:
         spots = tuple(map(moment.products.spot, looked_at)) or self._own_spots
         self.spots = self.spots if spots == self.spots else spots
         if here is None:
-            self.content, self.promise, self._until = "", (), math.inf
+            self.content, self._until = "", math.inf
             return
         self.content = here.content
-        self.tag = self.front = front_of(here, moment.release.meta.currency)
-        self._sign(promise_of(here.offer), moment)
+        self.front, self.sold, self.back = text_of(here, moment.release.meta.currency)
+        self.tag = b"".join((self.front, self.sold, self.back))
+        self.promise = self.promised(here.offer, moment.release.meta)
+        self._sign(moment)
 
-    def _sign(self, promise: Promise, moment: Moment) -> None:
-        """A quote stays as long as what it promises does; stock is no part of it."""
-        holds = promise == self.promise and moment.now < self._until
-        self.promise = promise
-        if not holds:
-            self._until = self._signing.same_until(moment.now)
-            self.quote = self.quoted(promise, moment, ALONE) + b"}"
+    def _sign(self, moment: Moment) -> None:
+        self._until = self._signing.same_until(moment.now)
+        self.quote = self._signing.sign(self.promise, moment.now, ALONE)
 
 
-def front_of(here: Priced, currency: str) -> bytes:
-    """What stands before the evidence in the text of an offer."""
-    return _encode(offered(here, currency)).rpartition(EVIDENCE)[0]
+@cache
+def _packed(count: int) -> Callable[..., bytes]:
+    """So many amounts of money side by side."""
+    return Struct(f"{count}q").pack
 
 
-def _template(bundle: Bundle, currency: str) -> bytes:
-    """As `front_of` an offer in which nothing stands in, with a place for each number that changes."""
+def text_of(here: Priced, currency: str) -> tuple[bytes, bytes, bytes]:
+    """`front`, `sold` and `back` of an offer."""
+    text = _encode(offered(here, currency)).rpartition(EVIDENCE)[0] + EVIDENCE
+    front, sellable, rest = text.partition(SELLABLE)
+    sold, components, back = rest.partition(COMPONENTS)
+    return front + sellable, sold, components + back
+
+
+def _templates(bundle: Bundle, currency: str) -> tuple[bytes, bytes]:
+    """`front` and `back` where nothing stands in, with a place for each number that changes."""
     parts = [b'{"sku":%b,"quantity":%d,"unit_price":%%d,"offer_price":%%d,"substituted_for":null}'
              % (_encode(part.sku).replace(b"%", b"%%"), part.quantity) for part in bundle.components]  # fmt: skip
-    front = b'{"id":%b,"currency":%b,"list_total":%%d,"offer_total":%%d,"discount":%%d%b%%d,"components":[%b]'
-    return front % (_encode(bundle.id), _encode(currency), SELLABLE, b",".join(parts))
+    front = b'{"id":%b,"currency":%b,"list_total":%%d,"offer_total":%%d,"discount":%%d%b'
+    return (
+        front % (_encode(bundle.id), _encode(currency), SELLABLE),
+        b"%b[%b]%b" % (COMPONENTS, b",".join(parts), EVIDENCE),
+    )

@@ -19,6 +19,8 @@ Spot = int
 """Where a product's fields begin, in a table and in all copies of it."""
 UNKNOWN: Spot = 0
 """Of all products that nothing is known about: it changes whenever one of them becomes known."""
+Wanted = tuple[Spot, int, int]
+"""A product, how many of it, and the least that one may cost: 1 or more, for nothing is sold for nothing."""
 
 
 class LiveTable:
@@ -59,10 +61,22 @@ class LiveTable:
         number = self._numbers[shard].get(sku)
         return UNKNOWN if number is None else (number * SHARDS + shard) * FIELDS
 
-    def now_at(self, spots: Iterable[Spot]) -> list[tuple[int, int]]:
-        """Of each: stock, and what one unit costs; NOTHING where it was never told, or is unknown."""
-        values = self._values
-        return [(values[spot + 1], values[spot + 2] if values[spot + 3] < 0 else values[spot + 3]) for spot in spots]
+    def on_sale(self, wanted: Iterable[Wanted]) -> tuple[list[int], int] | None:
+        """What one unit of each costs, and how often all of them are there together; None where one is not, costs
+        less than it may, or was never told.
+        """
+        values, unit_prices, sellable = self._values, [], -1
+        for spot, quantity, lowest in wanted:
+            unit_price = values[spot + 3]
+            if unit_price < 0:
+                unit_price = values[spot + 2]
+            left = values[spot + 1] // quantity
+            if left < 1 or unit_price < lowest:
+                return None
+            if left < sellable or sellable < 0:
+                sellable = left
+            unit_prices.append(unit_price)
+        return unit_prices, sellable
 
     def stock_at(self, spot: Spot) -> int:
         """NOTHING where it was never told, or is unknown."""

@@ -23,8 +23,8 @@ _encode = msgspec.json.Encoder().encode
 
 _ORDER = attrgetter("order")
 EMPTY: Mapping[str, int] = MappingProxyType({})
-Promise = tuple[tuple[str, int, int], ...]
-"""SKU, quantity and offer price of each component: what a quote holds to."""
+Promise = tuple[Draft, list[int]]
+"""What a quote holds to: so many of these products, and the offer price of each."""
 
 
 class Signing:
@@ -58,13 +58,13 @@ class Signing:
             Quote(key_id, meta.region, segment, meta.release_id, bundle_id, meta.currency, components, 0, 0, "")
         )
 
-    def sign(self, draft: Draft, promise: Promise, now: float, nonce: str) -> bytes:
-        """A quote as JSON of the shape answers.SignedQuote; one with a nonce is its asker's own and may be used up, one
-        without is the same for all who ask.
+    def sign(self, promise: Promise, now: float, nonce: str) -> bytes:
+        """A quote as what stands last in the text of an offer, of the shape answers.SignedQuote; one with a nonce is
+        its asker's own and may be used up, one without is the same for all who ask.
         """
+        draft, offer_prices = promise
         expires_at, told, _ = self._at(int(now))
-        token = draft.sign([price for _, _, price in promise], expires_at, nonce)
-        return b'{"token":"%b","expires_at":"%b"}' % (token, told)
+        return b',"quote":{"token":"%b","expires_at":"%b"}' % (draft.sign(offer_prices, expires_at, nonce), told)
 
     @staticmethod
     def segment(asked: str, meta: ReleaseMeta) -> str:
@@ -168,23 +168,19 @@ def matched(shown: Sequence[Shown], best: Listing | None) -> str:
     return "none" if best is None else best.listed.matched
 
 
-def promise_of(offer: Offer) -> Promise:
-    return tuple([(part.sku, part.quantity, part.offer_price) for part in offer.components])
-
-
-def missing(promise: Promise, cart: Mapping[str, int]) -> bytes:
-    """What the cart lacks of an offer: JSON, a list of the shape answers.Missing."""
-    lacking = []
-    for sku, quantity, _ in promise:
-        short = quantity - cart.get(sku, 0)
-        if short > 0:
-            lacking.append(missing_of(sku, short))
-    return b"[%b]" % b",".join(lacking)
+def missing(offer: Offer, cart: Mapping[str, int]) -> bytes:
+    """What the cart lacks of an offer, as it stands last in its text."""
+    short = [(part.sku, part.quantity - cart.get(part.sku, 0)) for part in offer.components]
+    return listed_missing([missing_of(sku, lacking) for sku, lacking in short if lacking > 0])
 
 
 def missing_of(sku: str, quantity: int) -> bytes:
     """JSON of the shape answers.Missing."""
     return b'{"sku":%b,"quantity":%d}' % (_encode(sku), quantity)
+
+
+def listed_missing(lacking: Iterable[bytes]) -> bytes:
+    return b',"missing":[%b]' % b",".join(lacking)
 
 
 def offered(here: Priced, currency: str) -> OfferedBundle:

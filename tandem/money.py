@@ -56,12 +56,13 @@ def allocate(total: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights)
     if not whole:
         weights, whole = [1] * len(weights), len(weights)
-    parts, remainders = [], []
+    left, parts, remainders = total, [], []
     for weight in weights:
-        part, remainder = divmod(total * weight, whole)
+        share = total * weight
+        part = share // whole
+        left -= part
         parts.append(part)
-        remainders.append(remainder)
-    left = total - sum(parts)
+        remainders.append(share - part * whole)
     if left == 1:
         parts[remainders.index(max(remainders))] += 1
     elif left:

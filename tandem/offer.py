@@ -99,31 +99,15 @@ def parts_of(bundle: Bundle) -> tuple[Part, ...]:
     return tuple([Part(part.sku, part.quantity, part.floor or 0) for part in bundle.components])
 
 
-def on_sale(parts: Sequence[Part], now: Iterable[tuple[int, int]]) -> tuple[list[int], int] | None:
-    """What one unit of each component costs, and how many of the bundle are there; None where a component can't be
-    sold itself.
-
-    `now` has the stock and the unit price of each component, below zero where it has none.
+def plain_prices(parts: Iterable[Part], unit_prices: Iterable[int], discount_bps: int) -> tuple[int, list[int]]:
+    """What `price` says without a cart and with nothing that stands in: the list total, and of each component what all
+    of its units cost inside the offer.
     """
-    unit_prices, sellable = [], -1
-    for (_, quantity, floor), (stock, unit_price) in zip(parts, now, strict=True):
-        left = stock // quantity
-        if left < 1 or unit_price < 1 or unit_price < floor:
-            return None
-        if left < sellable or sellable < 0:
-            sellable = left
-        unit_prices.append(unit_price)
-    return unit_prices, sellable
-
-
-def plain_prices(parts: Sequence[Part], unit_prices: Sequence[int], discount_bps: int) -> tuple[list[int], list[int]]:
-    """Of each component, what `price` says without a cart and with nothing that stands in: all of its units alone, and
-    inside the offer.
-    """
-    alone = [unit_price * quantity for (_, quantity, _), unit_price in zip(parts, unit_prices, strict=True)]
-    if not discount_bps:
-        return alone, alone
-    return alone, _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
+    alone, lowest = [], []
+    for (_, quantity, floor), unit_price in zip(parts, unit_prices, strict=True):
+        alone.append(unit_price * quantity)
+        lowest.append(floor * quantity)
+    return sum(alone), _parts(alone, lowest, discount_bps) if discount_bps else alone
 
 
 Chosen = tuple[Component, str, int, int, int]

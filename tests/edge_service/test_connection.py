@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -193,7 +193,7 @@ def test_a_worker_that_dies_is_replaced(configured: Path) -> None:
     with serving(configured, "--region", "north") as (server, client):
         (worker,) = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         os.kill(int(worker), signal.SIGKILL)
-        with pytest.raises(httpx.TransportError):
+        with suppress(httpx.TransportError):  # unless another has taken its place already
             client.get("/v1/north/bundles/tea")
         with closing(server.wait()) as again:
             assert again.get("/v1/north/bundles/tea").status_code == 200

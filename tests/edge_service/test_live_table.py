@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from edge_service import live_table
 from edge_service.live_table import NOTHING, UNKNOWN, LiveTable
-from tandem.offer import Live
+from tandem.bundle import Bundle
+from tandem.offer import Live, parts_of, plain_prices, price
+from tests.tandem.test_offer import bundles, lives
 
 Told = tuple[int | None, int | None, int | None]
 """Stock, list price, sale price."""
@@ -57,9 +59,27 @@ def test_what_was_told_last_is_what_is_known_and_a_copy_changes_apart(
     assert (bool(table), bool(copied)) == (bool(known), bool(later))
     assert all(copied.spot(sku) == spot for sku, spot in spots.items())
     for sku, live in later.items():
-        ((stock, unit_price),) = copied.now_at([copied.spot(sku)])
-        assert stock == (NOTHING if live.stock is None else live.stock) == copied.stock_at(copied.spot(sku))
-        assert unit_price == (NOTHING if live.unit_price is None else live.unit_price)
+        assert copied.stock_at(copied.spot(sku)) == (NOTHING if live.stock is None else live.stock)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(bundles(), lives, st.booleans())
+def test_where_nothing_stands_in_the_short_way_says_the_same(
+    bundle: Bundle, live: dict[str, Live], discount: bool
+) -> None:
+    table, parts, offer = LiveTable(), parts_of(bundle), price(bundle, live.get, with_discount=discount)
+    put(table, [(sku, each.stock, each.list_price, each.sale_price) for sku, each in live.items()])
+    found = table.on_sale([(table.spot(part.sku), part.quantity, max(part.floor, 1)) for part in parts])
+    if found is None:
+        assert offer is None or any(part.substituted_for for part in offer.components)
+        return
+    assert offer is not None
+    assert [part.substituted_for for part in offer.components] == [None] * len(bundle.components)
+    unit_prices, sellable = found
+    list_total, inside = plain_prices(parts, unit_prices, bundle.discount_bps if discount else 0)
+    assert unit_prices == [part.unit_price for part in offer.components]
+    assert inside == [part.offer_price for part in offer.components]
+    assert (list_total, sum(inside), sellable) == (offer.list_total, offer.offer_total, offer.sellable)
 
 
 @settings(deadline=None)
@@ -80,7 +100,7 @@ def test_who_looked_at_a_product_that_is_not_known_hears_of_any_that_becomes_kno
     table = LiveTable()
     put(table, [("tea", 1, 1, None)])
     assert table.spot("cup") == UNKNOWN
-    assert table.now_at([UNKNOWN]) == [(NOTHING, NOTHING)]
+    assert table.on_sale([(UNKNOWN, 1, 1)]) is None
     before = table.version
     put(table, [("tea", 2, 2, None)])
     assert not table.changed([UNKNOWN], before)

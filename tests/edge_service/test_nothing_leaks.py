@@ -19,8 +19,8 @@ from tests.edge_service.test_traces import collecting
 
 pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
-FLOORS = (73_391, 41_719, 38_867)
-"""No price or total is any of these, nor holds its digits."""
+FLOORS = (733_914_266_871, 417_196_833_529, 388_675_914_263)
+"""No price or total is any of these or holds its digits, and no time of day does by chance."""
 KEY, PURPOSE, SESSION, EVENT = "key-q7x-key-q7x-key", "purpose-q7x", "session-q7x", "event-q7x"
 SEGMENT, SKU, ABSENT = "segment-q7x", "sku-q7x", "absent-q7x"
 ADDRESS, AGENT, COOKIE, REFERER = "203.0.113.77", "agent-q7x", "cookie-q7x", "https://shop.example/referer-q7x"
@@ -45,8 +45,8 @@ def stocked(store: RegionStore, clock: Clock) -> RegionStore:
     made = the_bundle()
     places = (Listed(made.id, 0.3, "region"),)
     publish(store, "r1", [made], [AnchorList("*", SKU, places), AnchorList(SEGMENT, SKU, places)])
-    rows = [LiveRow(sku=SKU, stock=9, list_price=99_000), LiveRow(sku="with-it", stock=9, list_price=66_000)]
-    store.seed_live(rows, now(clock))
+    prices = {SKU: 990_000_000_000, "with-it": 660_000_000_000}
+    store.seed_live([LiveRow(sku=sku, stock=9, list_price=price) for sku, price in prices.items()], now(clock))
     return store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from tandem.bundle import Bundle, Component, Substitute
 from tandem.money import EXPONENTS, minor_units
-from tandem.offer import Live, Offer, on_sale, parts_of, plain_prices, price
+from tandem.offer import Live, Offer, price
 
 SKUS = ["a", "b", "c", "d", "e", "f", "g"]
 floors = st.none() | st.integers(0, 60)
@@ -137,36 +136,6 @@ def test_whatever_is_offered_holds_the_rules_that_never_break(
         stock = live[part.sku].stock
         assert stock is not None
         assert cart.get(part.sku, 0) + offer.sellable * part.quantity <= stock
-
-
-def now_of(live: dict[str, Live]) -> Callable[[str], tuple[int, int]]:
-    """Stock and unit price, -1 where there is none."""
-
-    def now(sku: str) -> tuple[int, int]:
-        known = live.get(sku, Live(None, None))
-        unit_price = today(known)
-        return -1 if known.stock is None else known.stock, -1 if unit_price is None else unit_price
-
-    return now
-
-
-@settings(max_examples=1_000, deadline=None)
-@given(bundles(), lives, st.booleans())
-def test_where_nothing_stands_in_the_short_way_says_the_same(
-    bundle: Bundle, live: dict[str, Live], discount: bool
-) -> None:
-    parts, offer = parts_of(bundle), price(bundle, live.get, with_discount=discount)
-    found = on_sale(parts, [now_of(live)(part.sku) for part in parts])
-    if found is None:
-        assert offer is None or any(part.substituted_for for part in offer.components)
-        return
-    assert offer is not None
-    assert [part.substituted_for for part in offer.components] == [None] * len(bundle.components)
-    unit_prices, sellable = found
-    alone, inside = plain_prices(parts, unit_prices, bundle.discount_bps if discount else 0)
-    assert unit_prices == [part.unit_price for part in offer.components]
-    assert inside == [part.offer_price for part in offer.components]
-    assert (sum(alone), sum(inside), sellable) == (offer.list_total, offer.offer_total, offer.sellable)
 
 
 @settings(max_examples=1_000, deadline=None)
