@@ -84,7 +84,7 @@ class OffersAnswer:
         signed, sign, now = UNQUOTED, self._book.signing.sign, self._moment.now
         for _, _, text, evidence, promise, lacking in shown:
             if self._quotes:
-                signed = sign(promise, now, nonce())
+                signed, _ = sign(promise, now, nonce())
             pieces += (BETWEEN, *text, evidence, signed, lacking)
         return [opening, *pieces[1:], b"}]" if shown else b"]"]
 

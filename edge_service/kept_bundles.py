@@ -11,7 +11,7 @@ from sys import intern
 
 import msgspec
 
-from edge_service.live_table import UNKNOWN, LiveTable, Wanted
+from edge_service.live_table import UNKNOWN, LiveTable, Spot, Wanted
 from edge_service.offering import Priced, Promise, Signing, listed_missing, missing_of, offered, priced
 from edge_service.region_payloads import ReleaseMeta
 from edge_service.served import Moment
@@ -35,8 +35,8 @@ class KeptBundle:
 
     __slots__ = (
         "_back", "_basis", "_discount_bps", "_discounted", "_draft", "_front", "_listed", "_numbers",
-        "_own_spots", "_parts", "_segment", "_sellable", "_signing", "_unit_prices", "_until", "_version", "_wanted",
-        "_whole", "back", "content", "front", "promise", "quote", "sold", "spots", "tag",
+        "_own_spots", "_parts", "_segment", "_sellable", "_sides", "_signing", "_unit_prices", "_until", "_version",
+        "_wanted", "back", "content", "front", "promise", "quote", "sold", "spots", "tag",
     )  # fmt: skip
     size = BUNDLE_BYTES
 
@@ -49,9 +49,10 @@ class KeptBundle:
         """Tells the prices in its text from others."""
         parts = [(part.sku, part.quantity) for part in self._parts]
         self._draft = signing.draft(listed.bundle_id, parts, meta, segment)
-        self._whole = [missing_of(part.sku, part.quantity) for part in self._parts]
         self._own_spots = self.spots = (UNKNOWN,) * len(self._parts)
-        self._wanted: list[Wanted] = []
+        self._wanted: tuple[Wanted, ...] = ()
+        self._sides: tuple[tuple[str, int, Spot, bytes], ...] = ()
+        """What `beside` asks of each component; the last is what a cart lacks that has none of it."""
         self._sellable = 0
         """0 where something stands in, too."""
         self._unit_prices: list[int] = []
@@ -70,10 +71,12 @@ class KeptBundle:
 
     def at(self, moment: Moment) -> bool:
         """Bring it up to date; gives whether it can be sold."""
-        products = moment.products
-        if self._basis is not moment.basis or moment.now >= self._until or products.changed(self.spots, self._version):
-            self._basis, self._version = moment.basis, products.version
+        products, version = moment.products, self._version
+        same = self._basis is moment.basis and moment.now < self._until
+        if not same or (version != products.version and products.changed(self.spots, version)):
+            self._basis = moment.basis
             self._price(moment)
+        self._version = products.version
         return bool(self.content)
 
     def pieces(self, evidence: bytes) -> tuple[bytes, ...]:
@@ -89,7 +92,7 @@ class KeptBundle:
         sellable, lacking = self._sellable, []
         if sellable < 1 or (exclude and any(part.sku in exclude for part in self._parts)):
             return None
-        for (sku, quantity, _), whole, spot in zip(self._parts, self._whole, self._own_spots, strict=True):
+        for sku, quantity, spot, whole in self._sides:
             held = cart.get(sku)
             if held is None:
                 lacking.append(whole)
@@ -113,11 +116,7 @@ class KeptBundle:
         _, discounts, prices = moment.basis
         products = moment.products
         if UNKNOWN in self._own_spots:
-            self._own_spots = tuple([products.spot(part.sku) for part in self._parts])
-            self._wanted = [
-                (spot, part.quantity, max(part.floor, 1))
-                for spot, part in zip(self._own_spots, self._parts, strict=True)
-            ]
+            self._find(products)
         found = products.on_sale(self._wanted) if prices else None
         if found is None:
             self._sellable, self._unit_prices = 0, []
@@ -133,6 +132,15 @@ class KeptBundle:
         self._sellable, self.content, self.spots = sellable, self._listed.bundle_id, self._own_spots
         self.sold = b"%d" % sellable
         self.tag = self._numbers + self.sold
+
+    def _find(self, products: LiveTable) -> None:
+        """Note where its products stand."""
+        self._own_spots = tuple([products.spot(part.sku) for part in self._parts])
+        found = list(zip(self._own_spots, self._parts, strict=True))
+        self._wanted = tuple([(spot, part.quantity, max(part.floor, 1)) for spot, part in found])
+        self._sides = tuple(
+            [(part.sku, part.quantity, spot, missing_of(part.sku, part.quantity)) for spot, part in found]
+        )
 
     def _take(self, unit_prices: list[int], discount_bps: int) -> None:
         """Take other prices into the text and the promise."""
@@ -164,8 +172,7 @@ class KeptBundle:
         self._sign(moment)
 
     def _sign(self, moment: Moment) -> None:
-        self._until = self._signing.same_until(moment.now)
-        self.quote = self._signing.sign(self.promise, moment.now, ALONE)
+        self.quote, self._until = self._signing.sign(self.promise, moment.now, ALONE)
 
 
 @cache

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from heapq import merge
-from operator import attrgetter
+from heapq import heapify, heappop, heapreplace
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -21,7 +20,6 @@ from tandem.segments import ALL
 
 _encode = msgspec.json.Encoder().encode
 
-_ORDER = attrgetter("order")
 EMPTY: Mapping[str, int] = MappingProxyType({})
 Promise = tuple[Draft, list[int]]
 """What a quote holds to: so many of these products, and the offer price of each."""
@@ -58,13 +56,13 @@ class Signing:
             Quote(key_id, meta.region, segment, meta.release_id, bundle_id, meta.currency, components, 0, 0, "")
         )
 
-    def sign(self, promise: Promise, now: float, nonce: str) -> bytes:
-        """A quote as what stands last in the text of an offer, of the shape answers.SignedQuote; one with a nonce is
-        its asker's own and may be used up, one without is the same for all who ask.
+    def sign(self, promise: Promise, now: float, nonce: str) -> tuple[bytes, int]:
+        """A quote as what stands last in the text of an offer, of the shape answers.SignedQuote, and `same_until`; one
+        with a nonce is its asker's own and may be used up, one without is the same for all who ask.
         """
         draft, offer_prices = promise
-        expires_at, told, _ = self._at(int(now))
-        return b',"quote":{"token":"%b","expires_at":"%b"}' % (draft.sign(offer_prices, expires_at, nonce), told)
+        expires_at, told, until = self._at(int(now))
+        return b',"quote":{"token":"%b","expires_at":"%b"}' % (draft.sign(offer_prices, expires_at, nonce), told), until
 
     @staticmethod
     def segment(asked: str, meta: ReleaseMeta) -> str:
@@ -75,7 +73,15 @@ class Signing:
 def merged(rankings: Iterable[Ranking]) -> Iterator[Standing]:
     """The lists of all anchors as one: each bundle once, with its best confidence, best first."""
     seen: set[str] = set()
-    for place in merge(*[ranking.likely for ranking in rankings], key=_ORDER):
+    ahead = [(ranking.likely[0].order, 1, ranking.likely) for ranking in rankings if ranking.likely]
+    heapify(ahead)
+    while ahead:
+        _, after, places = ahead[0]
+        if after < len(places):
+            heapreplace(ahead, (places[after].order, after + 1, places))
+        else:
+            heappop(ahead)
+        place = places[after - 1]
         if place.bundle_id not in seen:
             seen.add(place.bundle_id)
             yield place

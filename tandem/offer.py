@@ -103,11 +103,17 @@ def plain_prices(parts: Iterable[Part], unit_prices: Iterable[int], discount_bps
     """What `price` says without a cart and with nothing that stands in: the list total, and of each component what all
     of its units cost inside the offer.
     """
-    alone, lowest = [], []
-    for (_, quantity, floor), unit_price in zip(parts, unit_prices, strict=True):
+    alone = []
+    for (_, quantity, _), unit_price in zip(parts, unit_prices, strict=True):
         alone.append(unit_price * quantity)
-        lowest.append(floor * quantity)
-    return sum(alone), _parts(alone, lowest, discount_bps) if discount_bps else alone
+    list_total = sum(alone)
+    if not discount_bps:
+        return list_total, alone
+    inside = allocate(discounted(list_total, discount_bps), alone)
+    for place, (_, quantity, floor) in enumerate(parts):
+        if inside[place] < floor * quantity:
+            inside[place] = floor * quantity
+    return list_total, inside
 
 
 Chosen = tuple[Component, str, int, int, int]
