@@ -23,7 +23,7 @@ CACHE_SECONDS = 1
 JSON = (b"content-type", b"application/json")
 JSON_LINE = lines([JSON])
 CACHE_LINE = lines([(b"cache-control", b"public, max-age=%d" % CACHE_SECONDS)])
-ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_200, 150, 800
+ANSWER_BYTES, PLACE_BYTES, TEXT_BYTES = 1_500, 150, 800
 """What a kept answer takes in memory, about, each place of its list, and the text of each bundle that it shows."""
 BUNDLES, BETWEEN, PIECES = b',"bundles":[', b"},", 6
 
@@ -129,7 +129,7 @@ class BundlesAnswer:
         if level != self._labels[1]:
             self._head = head(moment, {"sku": question.sku}, question.segment, level)
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
-        self._fixed = b"".join((self._head, b"%d" % self._until, *[place.evidence for place in shown]))
+        self._fixed = _digest(self._head, b"%d" % self._until, *[place.evidence for place in shown])
         self._tags = [place.kept.tag for place in shown]
         self._pieces = pieces = [BUNDLES]
         for place in shown:
@@ -158,8 +158,11 @@ class BundlesAnswer:
     def _tell(self) -> None:
         """Take the pieces and the tags into text and ETag."""
         self._tail, self._stale = b"".join(self._pieces), None
-        told = hashlib.blake2b(b"".join((self._fixed, *self._tags)), digest_size=12)
-        self._tag = b'W/"' + told.hexdigest().encode()
+        self._tag = b'W/"' + _digest(self._fixed, *self._tags).hex().encode()
+
+
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.blake2b(b"".join(parts), digest_size=12).digest()
 
 
 class BundlesBook:

@@ -105,7 +105,7 @@ Shape = TypeVar("Shape")
 def decode(body: bytes, shape: type[Shape], where: str = "") -> Shape:
     """`body` as `shape`. Raises a problem: 400 where it is no JSON, 422 where its shape is wrong."""
     try:
-        found: Shape = _decoder(shape)(body)
+        found: Shape = _decoder(shape)(body)  # type: ignore[arg-type]
     except msgspec.ValidationError as error:
         field, detail = field_and_detail(error)
         raise wrong(f"{where}{field}".rstrip(".") or "body", detail) from error
