@@ -169,13 +169,10 @@ class BundlesBook:
     """Answers with bundles of one region. What is kept of them stays within a bound of bytes, and with its release."""
 
     def __init__(self, signing: Signing, limit_bytes: int) -> None:
-        self.signing, self._limit_bytes = signing, limit_bytes
+        self.signing = signing
         self._release: Release | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        self._kept: Kept[Key, BundlesAnswer] = Kept(self._limit_bytes // 2)
-        self._bundles: Kept[tuple[str, Story | None, str], KeptBundle] = Kept(self._limit_bytes // 2)
+        self._kept: Kept[Key, BundlesAnswer] = Kept(limit_bytes // 2)
+        self._bundles: Kept[tuple[str, Story | None, str], KeptBundle] = Kept(limit_bytes // 2)
 
     @property
     def size(self) -> int:
@@ -212,7 +209,8 @@ class BundlesBook:
     def _follow(self, moment: Moment) -> None:
         if moment.release is not self._release:
             self._release = moment.release
-            self._forget()
+            self._kept.clear()
+            self._bundles.clear()
 
     def bundle(self, moment: Moment, named: str, listed: Listed) -> KeptBundle | None:
         """The bundle that is listed, up to date where it was before; None where the release lacks it. `named` is what

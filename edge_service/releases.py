@@ -38,6 +38,8 @@ _encode = msgspec.json.Encoder().encode
 
 DECODED_BYTES = 128 * 1024 * 1024
 """What decoded lists may take, about."""
+FREED_AT_ONCE = 50
+"""Decoded lists of a release that is let go, in one turn of the event loop: a few tenths of a millisecond."""
 LIST_BYTES, PLACE_BYTES = 1_600, 660
 """What a decoded list takes, about, and each of its places."""
 
@@ -123,6 +125,17 @@ class Release:
             return None
         return None if found is None else decode_body(bundle_id, found)
 
+    async def let_go(self) -> None:
+        """Free what it holds, a little at a time between answers. Nobody may ask it any more."""
+        self._kept.clear()
+        while self._kept.free(FREED_AT_ONCE):
+            await asyncio.sleep(0)
+        for held in (self._lists, self._bodies):
+            while held:
+                for _ in range(min(len(held), 10 * FREED_AT_ONCE)):
+                    held.popitem()
+                await asyncio.sleep(0)
+
 
 class CurrentRelease:
     """Follows the region's pointer. What it serves stays until another release is here as a whole.
@@ -155,9 +168,9 @@ class CurrentRelease:
             return
         if self.release is None or self.release.meta.release_id != pointed:
             before, self.release = self.release, await self._whole(pointed)
-            self._backup = before
             gc.freeze()  # else each search for garbage goes through all that a release holds
             self._log.info("release", region=self._reader.region.name, release=pointed)
+            await self._hold(before)
         else:
             await self._hold_backup()
 
@@ -174,11 +187,17 @@ class CurrentRelease:
         if named == self._looked_at:
             return
         if named is None:
-            self._backup = None
+            await self._hold(None)
         elif self._backup is None or self._backup.meta.release_id != named:
             with suppress(NotWhole):
-                self._backup = await load(self._reader, named)
+                await self._hold(await load(self._reader, named))
         self._looked_at = named
+
+    async def _hold(self, backup: Release | None) -> None:
+        """Hold another backup than before."""
+        before, self._backup = self._backup, backup
+        if before is not None and before is not self.release:
+            await before.let_go()
 
 
 async def load(reader: RegionReader, release_id: str) -> Release:
