@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -57,8 +57,8 @@ class _Place(NamedTuple):
 class BundlesAnswer:
     """The answer to one Question from one release, as it was told last.
 
-    `_pieces` is its text from the bundles on: of each bundle what stands before it, and five pieces. Where products
-    change and the same bundles can be sold, only their pieces are put in again.
+    `_pieces` is its text from the bundles on: what opens the list, then of each bundle five pieces and what stands
+    after it. Where products change and the same bundles can be sold, only their pieces are put in again.
     """
 
     __slots__ = (
@@ -131,7 +131,11 @@ class BundlesAnswer:
         self._labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._fixed = _digest(self._head, b"%d" % self._until, *[place.evidence for place in shown])
         self._tags = [place.kept.tag for place in shown]
-        self._pieces = [*listed(BUNDLES, [place.kept.pieces(place.evidence) for place in shown]), b"}"]
+        self._pieces = pieces = [BUNDLES]
+        for place in shown:
+            pieces += place.kept.pieces(place.evidence)
+            pieces.append(BETWEEN)
+        pieces[len(shown) * PIECES :] = [b"}]}"] if shown else [BUNDLES, b"]}"]
         self._tell()
 
     def _patched(self, moment: Moment) -> bool:
@@ -155,14 +159,6 @@ class BundlesAnswer:
         """Take the pieces and the tags into text and ETag."""
         self._tail, self._stale = b"".join(self._pieces), None
         self._tag = b'W/"' + _digest(self._fixed, *self._tags).hex().encode()
-
-
-def listed(opening: bytes, texts: Iterable[tuple[bytes, ...]]) -> list[bytes]:
-    """Pieces of a JSON list: what opens it, then the pieces of each text, which lacks its closing brace."""
-    pieces: list[bytes] = []
-    for text in texts:
-        pieces += (BETWEEN, *text)
-    return [opening, *pieces[1:], b"}]" if pieces else b"]"]
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from edge_service import questions
-from edge_service.bundle_answers import BUNDLES, BundlesBook, head, listed
+from edge_service.bundle_answers import BETWEEN, BUNDLES, BundlesBook, head
 from edge_service.kept_bundles import text_of
 from edge_service.offering import EMPTY, Promise, first, matched, merged, missing, priced, whole_in
 from edge_service.releases import Standing
@@ -48,11 +48,7 @@ class OffersAnswer:
         level = matched(shown, best)
         self.labels = (moment.release.meta.region, level, "false" if shown else "true")
         self._head = head(moment, {"skus": anchors}, segment, level)
-        self._bundles = [
-            *listed(BUNDLES, map(self._text, shown)),
-            *listed(COMPLETE, map(self._text, complete)),
-            b"}",
-        ]
+        self._bundles = [*self._list(BUNDLES, shown), *self._list(COMPLETE, complete), b"}"]
 
     def _beside_the_cart(self, place: Standing) -> _Shown | None:
         moment = self._moment
@@ -82,12 +78,15 @@ class OffersAnswer:
         text = kept.front, kept.sold, kept.back
         return _Shown(place.listed, kept.content, text, place.evidence, kept.promise, b"")
 
-    def _text(self, shown: _Shown) -> tuple[bytes, ...]:
-        _, _, text, evidence, promise, lacking = shown
-        signed = UNQUOTED
-        if self._quotes:
-            signed, _ = self._book.signing.sign(promise, self._moment.now, nonce())
-        return *text, evidence, signed, lacking
+    def _list(self, opening: bytes, shown: list[_Shown]) -> list[bytes]:
+        """Pieces of JSON."""
+        pieces: list[bytes] = []
+        signed, sign, now = UNQUOTED, self._book.signing.sign, self._moment.now
+        for _, _, text, evidence, promise, lacking in shown:
+            if self._quotes:
+                signed, _ = sign(promise, now, nonce())
+            pieces += (BETWEEN, *text, evidence, signed, lacking)
+        return [opening, *pieces[1:], b"}]" if shown else b"]"]
 
     def body(self) -> tuple[bytes, ...]:
         """Parts of JSON, of the shape answers.OffersAnswer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -99,15 +99,21 @@ def parts_of(bundle: Bundle) -> tuple[Part, ...]:
     return tuple([Part(part.sku, part.quantity, part.floor or 0) for part in bundle.components])
 
 
-def plain_prices(parts: Sequence[Part], unit_prices: Sequence[int], discount_bps: int) -> tuple[int, list[int]]:
+def plain_prices(parts: Iterable[Part], unit_prices: Iterable[int], discount_bps: int) -> tuple[int, list[int]]:
     """What `price` says without a cart and with nothing that stands in: the list total, and of each component what all
     of its units cost inside the offer.
     """
-    alone = [unit_price * quantity for (_, quantity, _), unit_price in zip(parts, unit_prices, strict=True)]
+    alone = []
+    for (_, quantity, _), unit_price in zip(parts, unit_prices, strict=True):
+        alone.append(unit_price * quantity)
     list_total = sum(alone)
     if not discount_bps:
         return list_total, alone
-    return list_total, _parts(alone, [floor * quantity for _, quantity, floor in parts], discount_bps)
+    inside = allocate(discounted(list_total, discount_bps), alone)
+    for place, (_, quantity, floor) in enumerate(parts):
+        if inside[place] < floor * quantity:
+            inside[place] = floor * quantity
+    return list_total, inside
 
 
 Chosen = tuple[Component, str, int, int, int]
